@@ -1,0 +1,94 @@
+use super::*;
+
+#[test]
+fn every_request_survives_the_ring_and_has_its_golden_words() {
+    let bodies = [
+        (RequestBody::Hello { version: 1, window: 512 }, [1, 0, 0, 1, 512]),
+        (RequestBody::Grant { page: 0x1_0000_0002, wanted: 16 }, [2, 2, 1, 0, 16]),
+        (RequestBody::Copy { page: 7, reference: 99 }, [3, 7, 0, 99, 0]),
+        (RequestBody::Release { reference: 64, count: 16 }, [4, 0, 0, 64, 16]),
+        (RequestBody::Listen, [5, 0, 0, 0, 0]),
+        (RequestBody::RevokeAck { reference: 64, count: 512 }, [6, 0, 0, 64, 512]),
+        (
+            RequestBody::Report { written: 1, kernel: 2, mapped: 3, local_faults: 4, cow_breaks: 5 },
+            [7, 0, 0, 0, 0],
+        ),
+    ];
+    for (index, (body, golden)) in bodies.into_iter().enumerate() {
+        let request = Request { id: 1000 + index as u32, body };
+        let words = request.encode();
+        assert_eq!(words[0], 1000 + index as u32);
+        assert_eq!(words[1..6], golden, "{body:?}");
+        assert_eq!(Request::decode(&words), Ok(request));
+    }
+}
+
+#[test]
+fn responses_survive_the_ring() {
+    for status in
+        [Status::Ok, Status::CopyInstead, Status::ReadError, Status::OutOfRange, Status::BadReference]
+    {
+        let response = Response {
+            id: 3,
+            status,
+            page: 1 << 40,
+            reference: 8,
+            count: 512,
+            timing: Timing { received: u64::MAX, replied: 5 },
+            bitmap: Bitmap([1, 2, 3, 4, 5, 6, 7, 1 << 63]),
+        };
+        assert_eq!(Response::decode(&response.encode()), Ok(response));
+    }
+}
+
+#[test]
+fn what_is_no_message_is_refused_by_name() {
+    let words = |operation, reference, count| {
+        let mut words = [0; SLOT_WORDS];
+        (words[1], words[4], words[5]) = (operation, reference, count);
+        words
+    };
+    assert_eq!(Request::decode(&words(0, 0, 0)), Err(DecodeError::UnknownOperation(0)));
+    assert_eq!(Request::decode(&words(8, 0, 0)), Err(DecodeError::UnknownOperation(8)));
+    assert_eq!(Request::decode(&words(1, 1, 3)), Err(DecodeError::BadWindow));
+    assert_eq!(Request::decode(&words(1, 1, 1024)), Err(DecodeError::BadWindow));
+    assert_eq!(Request::decode(&words(2, 0, 0)), Err(DecodeError::BadRun));
+    assert_eq!(Request::decode(&words(4, 1, 513)), Err(DecodeError::BadRun));
+    assert_eq!(Request::decode(&words(6, u32::MAX, 1)), Err(DecodeError::BadRun));
+    assert_eq!(Response::decode(&words(8 << 16, 0, 0)), Err(DecodeError::UnknownStatus(8)));
+    assert_eq!(Response::decode(&words(0, u32::MAX, 2)), Err(DecodeError::BadRun));
+}
+
+#[test]
+fn the_info_page_survives_and_refuses_what_it_does_not_know() {
+    let info = InfoPage {
+        version_min: 1,
+        version_max: 3,
+        copy_only: true,
+        epoch: u64::MAX - 1,
+        heartbeat: 1 << 33,
+        pages: 12345,
+        window: 512,
+        identity: core::array::from_fn(|i| i as u8),
+    };
+    let words = info.encode();
+    assert_eq!(words[0].to_le_bytes(), *b"M1mm");
+    assert_eq!(InfoPage::decode(&words), Ok(info));
+    assert_eq!(info.version(), 1);
+    assert_eq!(InfoPage::decode(&[0; InfoPage::WORDS]), Err(InfoError::BadMagic));
+    let mut newer = words;
+    (newer[1], newer[2]) = (2, 3);
+    assert_eq!(InfoPage::decode(&newer), Err(InfoError::NoCommonVersion { min: 2, max: 3 }));
+}
+
+#[test]
+fn a_bitmap_ignores_what_lies_beyond_its_window() {
+    let mut bits = Bitmap::first(3);
+    bits.set(511);
+    bits.set(512);
+    bits.clear(600);
+    assert!(!bits.get(512));
+    assert_eq!(bits.iter().collect::<Vec<_>>(), [0, 1, 2, 511]);
+    assert_eq!(bits.count(), 4);
+    assert_eq!(Bitmap::first(9999).count(), 512);
+}
