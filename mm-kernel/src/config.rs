@@ -1,0 +1,264 @@
+//! M1's options: `extra=` of its xl configuration, words of the form `key=value`.
+//!
+//! `xl-config/m1.cfg` documents each for users. A missing or wrong option is a [`Problem`], one clear line for the
+//! console and `/status.json`; the rest of the configuration stands, and M1 serves what it still can.
+
+use core::fmt;
+use core::str::FromStr;
+
+use heapless::{String, Vec};
+
+/// Volumes that one M1 serves at most.
+pub const VOLUMES_MAX: usize = 16;
+/// Longest name of a volume or a group, in bytes.
+pub const NAME_MAX: usize = 32;
+/// Problems that are kept; more are counted.
+const PROBLEMS_MAX: usize = 16;
+/// Longest part of an option that a problem repeats, in bytes.
+const QUOTE_MAX: usize = 40;
+
+/// A volume's or group's name: letters, digits, `-`, `_` and `.`.
+pub type Name = String<NAME_MAX>;
+
+/// Whether a volume's pages are lent or only copied.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Share {
+    /// Clients map M1's own pages.
+    Map,
+    /// Every page is copied into a frame of the client's: what the host would pay without sharing.
+    Copy,
+}
+
+/// One `volume=`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct VolumeConfig {
+    /// What clients write behind `target=`.
+    pub name: Name,
+    /// The disk of M1's own `disk=` line that holds it, such as `xvda`.
+    pub device: Name,
+    /// Volumes of one group may be used by one client, and nothing is shared across groups.
+    pub group: Name,
+    /// How its pages reach clients.
+    pub share: Share,
+}
+
+/// All options.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Config {
+    /// The volumes, in the order given.
+    pub volumes: Vec<VolumeConfig, VOLUMES_MAX>,
+    /// Value of `ip=`, for the network service to read; `dhcp` where it was not given.
+    pub ip: String<64>,
+    /// TCP port of the endpoint.
+    pub http_port: u16,
+    /// Value of `http_allow=`, for the HTTP service to read; everybody where it was not given.
+    pub http_allow: String<128>,
+    /// Largest window in pages, a power of two from 1 to 512.
+    pub window: u32,
+    /// Clients (devices) at once.
+    pub clients: u16,
+    /// References that one client may hold; `None`: a share of the table, see [`Config::quota`].
+    pub client_refs: Option<u32>,
+    /// Grant table frames that M1 grows to; `None`: as many as Xen allows.
+    pub grant_frames: Option<u32>,
+    /// Pages of the store at most; `None`: all memory that is left.
+    pub store_pages: Option<u32>,
+    /// Log level.
+    pub log: log::LevelFilter,
+    /// What was wrong.
+    pub problems: Vec<Problem, PROBLEMS_MAX>,
+    /// Problems beyond those that are kept.
+    pub problems_dropped: u32,
+}
+
+/// One wrong word of the command line, and what would be right.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Problem {
+    /// The word, cut to 40 bytes.
+    pub word: String<QUOTE_MAX>,
+    /// What is wrong with it.
+    pub reason: Reason,
+}
+
+/// What is wrong with an option.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Reason {
+    /// No `=` in it.
+    NotKeyValue,
+    /// No option has this name.
+    UnknownKey,
+    /// The value is not of the form that is named.
+    Expected(&'static str),
+    /// More volumes than M1 has room for.
+    TooManyVolumes,
+    /// The name was used before.
+    DuplicateVolume,
+    /// The value is longer than M1 keeps.
+    TooLong,
+    /// There is no `volume=`.
+    NoVolume,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.reason {
+            Reason::NotKeyValue => write!(f, "option '{}': expected key=value", self.word),
+            Reason::UnknownKey => write!(f, "option '{}': unknown", self.word),
+            Reason::Expected(what) => write!(f, "option '{}': expected {what}", self.word),
+            Reason::TooManyVolumes => write!(f, "option '{}': more than {VOLUMES_MAX} volumes", self.word),
+            Reason::DuplicateVolume => write!(f, "option '{}': that volume is already defined", self.word),
+            Reason::TooLong => write!(f, "option '{}': value too long", self.word),
+            Reason::NoVolume => {
+                f.write_str("no volume: add volume=NAME:DEVICE for a disk of M1, such as volume=base:xvda")
+            }
+        }
+    }
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            volumes: Vec::new(),
+            ip: String::from_str("dhcp").unwrap_or_default(),
+            http_port: 80,
+            http_allow: String::new(),
+            window: 512,
+            clients: 256,
+            client_refs: None,
+            grant_frames: None,
+            store_pages: None,
+            log: log::LevelFilter::Info,
+            problems: Vec::new(),
+            problems_dropped: 0,
+        }
+    }
+}
+
+impl Config {
+    /// Reads a command line. Never fails: what is wrong is in `problems`.
+    #[must_use]
+    pub fn parse(command_line: &str) -> Self {
+        let mut config = Self::default();
+        // `share=` is the default of every volume that does not say otherwise, wherever it stands.
+        let words = || command_line.split_ascii_whitespace();
+        let default = words()
+            .filter_map(|word| sharing(word.strip_prefix("share=")?).ok())
+            .last()
+            .unwrap_or(Share::Map);
+        for word in words() {
+            if let Err(reason) = config.option(word, default) {
+                config.problem(word, reason);
+            }
+        }
+        if config.volumes.is_empty() {
+            config.problem("", Reason::NoVolume);
+        }
+        config
+    }
+
+    /// References that one client may hold of a table of `total`: half of it, unless `client_refs=` says otherwise. One
+    /// client alone can then never starve all the others.
+    #[must_use]
+    pub fn quota(&self, total: u32) -> u32 {
+        self.client_refs.unwrap_or(total / 2).min(total)
+    }
+
+    fn option(&mut self, word: &str, default: Share) -> Result<(), Reason> {
+        let (key, value) = word.split_once('=').ok_or(Reason::NotKeyValue)?;
+        match key {
+            "volume" => self.volume(value, default)?,
+            "ip" => self.ip = text(value)?,
+            "http_allow" => self.http_allow = text(value)?,
+            "http_port" => self.http_port = number(value, 1, 65535, "a port from 1 to 65535")?,
+            "window" => {
+                let pages: u32 = number(value, 1, 512, "a power of two from 1 to 512")?;
+                if !pages.is_power_of_two() {
+                    return Err(Reason::Expected("a power of two from 1 to 512"));
+                }
+                self.window = pages;
+            }
+            "clients" => self.clients = number(value, 1, 1024, "a number from 1 to 1024")?,
+            "client_refs" => self.client_refs = Some(number(value, 0, u32::MAX, "a number of references")?),
+            "grant_frames" => {
+                self.grant_frames =
+                    Some(number(value, 1, 65536, "a number of grant table frames, at least 1")?);
+            }
+            "store" => {
+                let mib: u32 = number(value, 1, 1 << 22, "a size in MiB, at least 1")?;
+                self.store_pages = Some(mib << 8);
+            }
+            "share" => _ = sharing(value)?,
+            "log" => {
+                self.log = value
+                    .parse()
+                    .map_err(|_| Reason::Expected("one of off, error, warn, info, debug, trace"))?;
+            }
+            _ => return Err(Reason::UnknownKey),
+        }
+        Ok(())
+    }
+
+    /// `NAME:DEVICE[,group=GROUP][,share=map|copy]`
+    fn volume(&mut self, value: &str, share: Share) -> Result<(), Reason> {
+        const FORM: &str = "volume=NAME:DEVICE[,group=GROUP][,share=map|copy]";
+        let mut parts = value.split(',');
+        let (name, device) =
+            parts.next().and_then(|part| part.split_once(':')).ok_or(Reason::Expected(FORM))?;
+        let name = self::name(name).ok_or(Reason::Expected(FORM))?;
+        let device = self::name(device).ok_or(Reason::Expected(FORM))?;
+        let mut volume = VolumeConfig { group: name.clone(), name, device, share };
+        for part in parts {
+            match part.split_once('=') {
+                Some(("group", group)) => volume.group = self::name(group).ok_or(Reason::Expected(FORM))?,
+                Some(("share", value)) => volume.share = sharing(value)?,
+                _ => return Err(Reason::Expected(FORM)),
+            }
+        }
+        if self.volumes.iter().any(|known| known.name == volume.name) {
+            return Err(Reason::DuplicateVolume);
+        }
+        self.volumes.push(volume).map_err(|_| Reason::TooManyVolumes)
+    }
+
+    /// Notes a problem that shows only later, such as a disk that is not there.
+    pub fn problem(&mut self, word: &str, reason: Reason) {
+        let mut quoted = String::new();
+        for letter in word.chars() {
+            // A full quote is cut: the rest of the word is not needed to know it again.
+            if quoted.push(letter).is_err() {
+                break;
+            }
+        }
+        if self.problems.push(Problem { word: quoted, reason }).is_err() {
+            self.problems_dropped = self.problems_dropped.saturating_add(1);
+        }
+    }
+}
+
+fn name(text: &str) -> Option<Name> {
+    let legal = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+    if text.is_empty() || !text.bytes().all(legal) {
+        return None;
+    }
+    Name::from_str(text).ok()
+}
+
+fn text<const N: usize>(value: &str) -> Result<String<N>, Reason> {
+    String::from_str(value).map_err(|_| Reason::TooLong)
+}
+
+fn number<T: FromStr + PartialOrd>(value: &str, low: T, high: T, form: &'static str) -> Result<T, Reason> {
+    let number: T = value.parse().map_err(|_| Reason::Expected(form))?;
+    if number < low || number > high { Err(Reason::Expected(form)) } else { Ok(number) }
+}
+
+fn sharing(value: &str) -> Result<Share, Reason> {
+    match value {
+        "map" => Ok(Share::Map),
+        "copy" => Ok(Share::Copy),
+        _ => Err(Reason::Expected("share=map or share=copy")),
+    }
+}
+
+#[cfg(test)]
+mod tests;
