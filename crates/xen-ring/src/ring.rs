@@ -1,0 +1,206 @@
+//! Request/response rings in Xen's layout (`io/ring.h`), one type for each role.
+//!
+//! Header words: req_prod 0, req_event 1, rsp_prod 2, rsp_event 3; slots from byte 64, each as large as the larger of request
+//! and response; as many slots as the largest power of two that fits. Indices run free and wrap at 2^32.
+//!
+//! Notify hold-off: each side says from which index on it wants an event, and sleeps only after it has said so, fenced, and
+//! looked once more ([`Front::final_check`], [`Back::final_check`]). The producer publishes, fences, and then reads that wish.
+
+use crate::sync::{Ordering, fence};
+use crate::{Full, PageWords, RingFault, WORDS};
+
+const REQ_PROD: usize = 0;
+const REQ_EVENT: usize = 1;
+const RSP_PROD: usize = 2;
+const RSP_EVENT: usize = 3;
+const HEADER_WORDS: usize = 16;
+
+/// Words of a slot: the larger of request and response.
+const fn stride(req: usize, rsp: usize) -> usize {
+    if req > rsp { req } else { rsp }
+}
+
+/// Slots of a one-page ring.
+const fn slots(req: usize, rsp: usize) -> u32 {
+    let fit = (WORDS - HEADER_WORDS) / stride(req, rsp);
+    assert!(fit > 0, "a slot does not fit in the page");
+    let mut n: u32 = 1;
+    while (n as usize) * 2 <= fit {
+        n *= 2;
+    }
+    n
+}
+
+/// First word of the slot that a free-running index names.
+const fn slot(index: u32, slots: u32, stride: usize) -> usize {
+    HEADER_WORDS + (index & (slots - 1)) as usize * stride
+}
+
+fn store_slot<const N: usize>(page: &PageWords, first: usize, words: &[u32; N]) {
+    for (i, word) in words.iter().enumerate() {
+        page.word(first + i).store(*word, Ordering::Relaxed);
+    }
+}
+
+fn load_slot<const N: usize>(page: &PageWords, first: usize) -> [u32; N] {
+    core::array::from_fn(|i| page.word(first + i).load(Ordering::Relaxed))
+}
+
+/// Publishes `new` in the producer word and says whether the peer asked for an event about it.
+fn publish(page: &PageWords, prod: usize, event: usize, old: u32, new: u32) -> bool {
+    page.word(prod).store(new, Ordering::Release);
+    // The store above must be visible before the peer's wish is read, else both sides could miss each other.
+    fence(Ordering::SeqCst);
+    let wish = page.word(event).load(Ordering::Relaxed);
+    new.wrapping_sub(wish) < new.wrapping_sub(old)
+}
+
+/// The side that sends requests. It owns the page and lays the ring out.
+#[derive(Debug)]
+pub struct Front<const REQ: usize, const RSP: usize> {
+    page: &'static PageWords,
+    req_prod: u32,
+    req_published: u32,
+    rsp_cons: u32,
+}
+
+impl<const REQ: usize, const RSP: usize> Front<REQ, RSP> {
+    /// Slots of the ring: requests that can be outstanding at once.
+    pub const SLOTS: u32 = slots(REQ, RSP);
+    const STRIDE: usize = stride(REQ, RSP);
+
+    /// Lays out an empty ring in `page`, all of it zeroed, before the page is granted to the peer.
+    #[must_use]
+    pub fn init(page: &'static PageWords) -> Self {
+        page.zero();
+        page.store(REQ_EVENT, 1);
+        page.store(RSP_EVENT, 1);
+        Self { page, req_prod: 0, req_published: 0, rsp_cons: 0 }
+    }
+
+    /// Requests that can be pushed before responses must be taken.
+    #[must_use]
+    pub fn free(&self) -> u32 {
+        Self::SLOTS - self.req_prod.wrapping_sub(self.rsp_cons)
+    }
+
+    /// Puts a request into the next slot. The peer sees it after [`Self::publish`].
+    ///
+    /// # Errors
+    /// [`Full`]: every slot holds a request that was not answered.
+    pub fn push_request(&mut self, request: &[u32; REQ]) -> Result<(), Full> {
+        if self.free() == 0 {
+            return Err(Full);
+        }
+        store_slot(self.page, slot(self.req_prod, Self::SLOTS, Self::STRIDE), request);
+        self.req_prod = self.req_prod.wrapping_add(1);
+        Ok(())
+    }
+
+    /// Shows the pushed requests to the peer. `true`: send it an event.
+    #[must_use = "the peer sleeps until it is notified"]
+    pub fn publish(&mut self) -> bool {
+        let old = core::mem::replace(&mut self.req_published, self.req_prod);
+        old != self.req_prod && publish(self.page, REQ_PROD, REQ_EVENT, old, self.req_prod)
+    }
+
+    /// Copies the next response out, if there is one.
+    ///
+    /// # Errors
+    /// [`RingFault`]: the peer claims to have answered more than was asked.
+    pub fn pop_response(&mut self) -> Result<Option<[u32; RSP]>, RingFault> {
+        let theirs = self.page.load(RSP_PROD);
+        let ready = theirs.wrapping_sub(self.rsp_cons);
+        if ready > self.req_published.wrapping_sub(self.rsp_cons) {
+            return Err(RingFault { ours: self.rsp_cons, theirs });
+        }
+        if ready == 0 {
+            return Ok(None);
+        }
+        let response = load_slot(self.page, slot(self.rsp_cons, Self::SLOTS, Self::STRIDE));
+        self.rsp_cons = self.rsp_cons.wrapping_add(1);
+        Ok(Some(response))
+    }
+
+    /// Asks for an event at the next response and looks once more. `true`: there is one already, take it before sleeping.
+    #[must_use = "sleeping without looking loses an event"]
+    pub fn final_check(&mut self) -> bool {
+        self.page.word(RSP_EVENT).store(self.rsp_cons.wrapping_add(1), Ordering::Relaxed);
+        fence(Ordering::SeqCst);
+        self.page.load(RSP_PROD) != self.rsp_cons
+    }
+}
+
+/// The side that answers requests.
+#[derive(Debug)]
+pub struct Back<const REQ: usize, const RSP: usize> {
+    page: &'static PageWords,
+    req_cons: u32,
+    rsp_prod: u32,
+    rsp_published: u32,
+}
+
+impl<const REQ: usize, const RSP: usize> Back<REQ, RSP> {
+    /// Slots of the ring: requests that can be outstanding at once.
+    pub const SLOTS: u32 = slots(REQ, RSP);
+    const STRIDE: usize = stride(REQ, RSP);
+
+    /// Takes part in a ring that the other side has laid out, and of which nobody has consumed anything yet.
+    #[must_use]
+    pub fn attach(page: &'static PageWords) -> Self {
+        Self { page, req_cons: 0, rsp_prod: 0, rsp_published: 0 }
+    }
+
+    /// Copies the next request out, if there is one.
+    ///
+    /// # Errors
+    /// [`RingFault`]: the peer claims more requests than there are slots, or took some back.
+    pub fn pop_request(&mut self) -> Result<Option<[u32; REQ]>, RingFault> {
+        let theirs = self.page.load(REQ_PROD);
+        let unanswered = self.req_cons.wrapping_sub(self.rsp_published);
+        let claimed = theirs.wrapping_sub(self.rsp_published);
+        if claimed > Self::SLOTS || claimed < unanswered {
+            return Err(RingFault { ours: self.req_cons, theirs });
+        }
+        if claimed == unanswered {
+            return Ok(None);
+        }
+        let request = load_slot(self.page, slot(self.req_cons, Self::SLOTS, Self::STRIDE));
+        self.req_cons = self.req_cons.wrapping_add(1);
+        Ok(Some(request))
+    }
+
+    /// Requests that were taken and not answered yet.
+    #[must_use]
+    pub fn unanswered(&self) -> u32 {
+        self.req_cons.wrapping_sub(self.rsp_prod)
+    }
+
+    /// Puts a response into the next slot. The peer sees it after [`Self::publish`].
+    ///
+    /// # Errors
+    /// [`Full`]: no taken request is without a response, so there is no slot that is ours to write.
+    pub fn push_response(&mut self, response: &[u32; RSP]) -> Result<(), Full> {
+        if self.unanswered() == 0 {
+            return Err(Full);
+        }
+        store_slot(self.page, slot(self.rsp_prod, Self::SLOTS, Self::STRIDE), response);
+        self.rsp_prod = self.rsp_prod.wrapping_add(1);
+        Ok(())
+    }
+
+    /// Shows the pushed responses to the peer. `true`: send it an event.
+    #[must_use = "the peer sleeps until it is notified"]
+    pub fn publish(&mut self) -> bool {
+        let old = core::mem::replace(&mut self.rsp_published, self.rsp_prod);
+        old != self.rsp_prod && publish(self.page, RSP_PROD, RSP_EVENT, old, self.rsp_prod)
+    }
+
+    /// Asks for an event at the next request and looks once more. `true`: there is one already, take it before sleeping.
+    #[must_use = "sleeping without looking loses an event"]
+    pub fn final_check(&mut self) -> bool {
+        self.page.word(REQ_EVENT).store(self.req_cons.wrapping_add(1), Ordering::Relaxed);
+        fence(Ordering::SeqCst);
+        self.page.load(REQ_PROD) != self.req_cons
+    }
+}
