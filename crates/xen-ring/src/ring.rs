@@ -55,7 +55,14 @@ fn publish(page: &PageWords, prod: usize, event: usize, old: u32, new: u32) -> b
     new.wrapping_sub(wish) < new.wrapping_sub(old)
 }
 
-/// The side that sends requests. It owns the page and lays the ring out.
+/// Makes `page`, all of it zeroed, an empty ring.
+fn lay_out(page: &PageWords) {
+    page.zero();
+    page.store(REQ_EVENT, 1);
+    page.store(RSP_EVENT, 1);
+}
+
+/// The side that sends requests.
 #[derive(Debug)]
 pub struct Front<const REQ: usize, const RSP: usize> {
     page: &'static PageWords,
@@ -72,9 +79,13 @@ impl<const REQ: usize, const RSP: usize> Front<REQ, RSP> {
     /// Lays out an empty ring in `page`, all of it zeroed, before the page is granted to the peer.
     #[must_use]
     pub fn init(page: &'static PageWords) -> Self {
-        page.zero();
-        page.store(REQ_EVENT, 1);
-        page.store(RSP_EVENT, 1);
+        lay_out(page);
+        Self::attach(page)
+    }
+
+    /// Takes part in a ring that the other side has laid out ([`Back::init`]), and in which nobody has produced anything yet.
+    #[must_use]
+    pub fn attach(page: &'static PageWords) -> Self {
         Self { page, req_prod: 0, req_published: 0, rsp_cons: 0 }
     }
 
@@ -129,6 +140,15 @@ impl<const REQ: usize, const RSP: usize> Front<REQ, RSP> {
         fence(Ordering::SeqCst);
         self.page.load(RSP_PROD) != self.rsp_cons
     }
+
+    /// As if the ring had been in use up to `index`: tests of wrapping start there.
+    #[cfg(all(test, not(loom)))]
+    pub(crate) fn skip_to(&mut self, index: u32) {
+        (self.req_prod, self.req_published, self.rsp_cons) = (index, index, index);
+        for (word, value) in [(REQ_PROD, 0), (REQ_EVENT, 1), (RSP_PROD, 0), (RSP_EVENT, 1)] {
+            self.page.store(word, index.wrapping_add(value));
+        }
+    }
 }
 
 /// The side that answers requests.
@@ -145,7 +165,14 @@ impl<const REQ: usize, const RSP: usize> Back<REQ, RSP> {
     pub const SLOTS: u32 = slots(REQ, RSP);
     const STRIDE: usize = stride(REQ, RSP);
 
-    /// Takes part in a ring that the other side has laid out, and of which nobody has consumed anything yet.
+    /// Lays out an empty ring in `page`, all of it zeroed. For a backend that owns the page, as M1 does with the map ring.
+    #[must_use]
+    pub fn init(page: &'static PageWords) -> Self {
+        lay_out(page);
+        Self::attach(page)
+    }
+
+    /// Takes part in a ring that the other side has laid out ([`Front::init`]), and of which nobody has consumed anything yet.
     #[must_use]
     pub fn attach(page: &'static PageWords) -> Self {
         Self { page, req_cons: 0, rsp_prod: 0, rsp_published: 0 }
@@ -202,5 +229,10 @@ impl<const REQ: usize, const RSP: usize> Back<REQ, RSP> {
         self.page.word(REQ_EVENT).store(self.req_cons.wrapping_add(1), Ordering::Relaxed);
         fence(Ordering::SeqCst);
         self.page.load(REQ_PROD) != self.req_cons
+    }
+
+    #[cfg(all(test, not(loom)))]
+    pub(crate) fn skip_to(&mut self, index: u32) {
+        (self.req_cons, self.rsp_prod, self.rsp_published) = (index, index, index);
     }
 }
