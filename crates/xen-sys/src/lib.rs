@@ -36,6 +36,7 @@ pub const PAGE_SHIFT: u32 = 12;
 
 /// A domain's number (`domid_t`).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[repr(transparent)]
 pub struct DomId(pub u16);
 
 impl DomId {
@@ -50,18 +51,22 @@ pub const DOMID_SELF: DomId = DomId::SELF;
 
 /// A local event-channel port (`evtchn_port_t`). 0 is never bound.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[repr(transparent)]
 pub struct Port(pub u32);
 
 /// The index of an entry in some domain's grant table (`grant_ref_t`).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[repr(transparent)]
 pub struct GrantRef(pub u32);
 
 /// What Xen calls one of our mappings of a foreign grant (`grant_handle_t`).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[repr(transparent)]
 pub struct GrantHandle(pub u32);
 
 /// A machine frame number: what page tables and grant entries of a PV guest name.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[repr(transparent)]
 pub struct Mfn(pub u64);
 
 impl Mfn {
@@ -74,6 +79,7 @@ impl Mfn {
 
 /// A pseudo-physical frame number: the domain's own count of its frames, from 0.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[repr(transparent)]
 pub struct Pfn(pub u64);
 
 macro_rules! display_number {
