@@ -1,1 +1,33 @@
 //! The harness: real Xen, xl and a Linux dom0 in QEMU, as a library for tests and for people.
+//!
+//! Used by the integration tests beside this crate and by `cargo xtask`. It promises that
+//! - nothing is installed on the host: Debian's packages are unpacked under `target/testbed`;
+//! - every wait has an end, and what failed is shown with the logs that explain it;
+//! - no process is left behind, however the caller ends.
+//!
+//! ```no_run
+//! use m1_tests::Dom0;
+//! # fn main() -> anyhow::Result<()> {
+//! let dom0 = Dom0::builder().file("xl-config/m1.cfg", "/etc/xen/m1.cfg").boot()?;
+//! let out = dom0.run("xl list")?;
+//! assert_eq!(out.code, 0);
+//! println!("{}", out.stdout_text());
+//! # Ok(())
+//! # }
+//! ```
+
+pub mod apt;
+mod channel;
+mod console;
+mod cpio;
+mod dom0;
+mod elf;
+mod initramfs;
+mod modules;
+pub mod packages;
+pub mod paths;
+mod qemu;
+pub mod stage;
+
+pub use channel::{Output, Stream};
+pub use dom0::{Builder, Dom0, Xenstored};
