@@ -144,7 +144,6 @@ impl Builder {
         let deadline = Instant::now() + BOOT;
         let base = initramfs::base()?;
         let mut initramfs = fs::read(&base.archive)?;
-        initramfs.resize(initramfs.len().next_multiple_of(512), 0);
         initramfs.extend(self.layer()?);
         let mut forwards = Vec::new();
         for &(address, port) in &self.guests {

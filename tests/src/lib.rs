@@ -17,6 +17,7 @@
 //! ```
 
 pub mod apt;
+mod bzimage;
 mod channel;
 mod console;
 mod cpio;
