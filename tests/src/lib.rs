@@ -23,12 +23,16 @@ mod console;
 mod cpio;
 mod dom0;
 mod elf;
+pub mod image;
 mod initramfs;
 mod modules;
 pub mod packages;
 pub mod paths;
+pub mod programs;
 mod qemu;
 pub mod stage;
+pub mod symbols;
+pub mod volume;
 
 pub use channel::{Output, Stream};
 pub use dom0::{Builder, Dom0, Xenstored};

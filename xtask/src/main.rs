@@ -1,6 +1,7 @@
 //! The one door: `cargo xtask …`.
 
 mod dom0;
+mod image;
 
 use std::process::ExitCode;
 
@@ -17,12 +18,18 @@ struct Arguments {
 enum Command {
     /// Boots Xen and a Linux dom0 in QEMU and runs a command in dom0
     Dom0(dom0::Arguments),
+    /// Builds the bootable images and prints for each its name, path and stripped size in bytes
+    Image {
+        /// Builds only these
+        names: Vec<String>,
+    },
 }
 
 fn main() -> ExitCode {
     m1_tests::stage::elapsed();
     let result = match Arguments::parse().command {
         Command::Dom0(arguments) => dom0::run(arguments),
+        Command::Image { names } => image::run(&names),
     };
     result.unwrap_or_else(|error| {
         eprintln!("error: {error:#}");

@@ -75,7 +75,8 @@ impl Root {
     /// Makes a directory and those above it where they are missing.
     pub(crate) fn directory(&self, guest: &Path) -> Result<PathBuf> {
         let path = self.resolve(guest)?;
-        fs::create_dir_all(&path).with_context(|| format!("cannot make the directory {}", guest.display()))?;
+        fs::create_dir_all(&path)
+            .with_context(|| format!("cannot make the directory {}", guest.display()))?;
         Ok(path)
     }
 

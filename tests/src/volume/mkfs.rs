@@ -127,7 +127,10 @@ impl Summary {
         // A directory has one name besides its own, so each comes once; a damaged image ends by the count.
         while let Some(nid) = directories.pop() {
             summary.directories += 1;
-            ensure!(summary.directories <= volume.superblock().inodes, "the volume's directories go in circles");
+            ensure!(
+                summary.directories <= volume.superblock().inodes,
+                "the volume's directories go in circles"
+            );
             for child in children(&volume, nid)? {
                 match child.file_type() {
                     FileType::Directory => directories.push(child.nid),

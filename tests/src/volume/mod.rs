@@ -21,6 +21,7 @@ use std::process::Command;
 use anyhow::{Context, Result, bail, ensure};
 use sha2::{Digest, Sha256};
 
+pub(crate) use hosted::finish;
 pub use hosted::{Finished, Hosted};
 pub use mkfs::Summary;
 
@@ -244,7 +245,8 @@ impl Volume {
 fn needs_of(deb: &Path) -> Result<Vec<String>> {
     let fields = output(Command::new("dpkg-deb").arg("-f").arg(deb).args(["Pre-Depends", "Depends"]))?;
     let lists = fields.lines().filter_map(|line| line.split_once(": ")).map(|(_, list)| list);
-    let first = |need: &str| Some(need.split('|').next()?.split_whitespace().next()?.split(':').next()?.to_owned());
+    let first =
+        |need: &str| Some(need.split('|').next()?.split_whitespace().next()?.split(':').next()?.to_owned());
     Ok(lists.flat_map(|list| list.split(',')).filter_map(first).collect())
 }
 
@@ -290,7 +292,8 @@ impl Key {
             self.add("file", sha256_of(path)?.as_bytes());
         } else if kind.is_dir() {
             for entry in merge::sorted(path)? {
-                let entry_name = entry.to_str().with_context(|| format!("a strange name in {}", path.display()))?;
+                let entry_name =
+                    entry.to_str().with_context(|| format!("a strange name in {}", path.display()))?;
                 self.add_tree(entry_name, &path.join(entry_name))?;
             }
             self.add("end", &[]);

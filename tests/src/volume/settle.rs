@@ -54,7 +54,10 @@ pub(crate) fn settle(root: &Root, archives: &[PathBuf]) -> Result<()> {
         root.link("/usr/bin/sh", shell)?;
     }
     for (name, content) in [
-        ("passwd", "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n"),
+        (
+            "passwd",
+            "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n",
+        ),
         ("group", "root:x:0:\nnogroup:x:65534:\n"),
         ("hosts", "127.0.0.1 localhost\n"),
         ("nsswitch.conf", "passwd: files\ngroup: files\nhosts: files\n"),
@@ -99,9 +102,16 @@ pub(crate) fn installed_alternatives(script: &str) -> Vec<Alternative> {
             } else if *option != "--slave" {
                 continue;
             }
-            if let (Some(priority), Some(link), Some(name), Some(program)) = (priority, path(1), name, path(3)) {
+            if let (Some(priority), Some(link), Some(name), Some(program)) =
+                (priority, path(1), name, path(3))
+            {
                 let owned = str::to_owned;
-                found.push(Alternative { priority, name: owned(name), link: owned(link), program: owned(program) });
+                found.push(Alternative {
+                    priority,
+                    name: owned(name),
+                    link: owned(link),
+                    program: owned(program),
+                });
             }
         }
     }
@@ -125,7 +135,8 @@ fn link_alternatives(root: &Root, mut alternatives: Vec<Alternative>) -> Result<
 /// Where libraries are, so that the dynamic linker need not search. Without `ldconfig` it searches.
 fn library_cache(root: &Root) -> Result<()> {
     let own = root.resolve(Path::new("/usr/sbin/ldconfig"))?;
-    let Some(ldconfig) = [own.as_path(), Path::new("/sbin/ldconfig")].into_iter().find(|path| path.exists()) else {
+    let Some(ldconfig) = [own.as_path(), Path::new("/sbin/ldconfig")].into_iter().find(|path| path.exists())
+    else {
         return Ok(());
     };
     if !root.exists("/etc/ld.so.conf") {

@@ -30,7 +30,11 @@ fn packages_with_and_without_usr_meet_in_the_merged_root() {
     root.merge(other.path(), "", &["usr/bin"]).expect("left out");
     root.write("/bin/a", b"mine").expect("a single file replaces");
     assert_eq!(fs::read(at.path().join("usr/bin/a")).expect("there"), b"mine");
-    assert_eq!(fs::read(one.path().join("bin/a")).expect("there"), b"a", "the package's file stays as it was");
+    assert_eq!(
+        fs::read(one.path().join("bin/a")).expect("there"),
+        b"a",
+        "the package's file stays as it was"
+    );
 }
 
 #[test]
@@ -59,7 +63,9 @@ fn alternatives_are_read_out_of_a_script_that_is_never_run() {
     let found = installed_alternatives(script);
     let shown = format!("{found:?}");
     assert_eq!(found.len(), 2, "{shown}");
-    assert!(shown.contains("priority: 10, name: \"awk\", link: \"/usr/bin/awk\", program: \"/usr/bin/gawk\""));
+    assert!(
+        shown.contains("priority: 10, name: \"awk\", link: \"/usr/bin/awk\", program: \"/usr/bin/gawk\"")
+    );
 }
 
 #[test]
@@ -95,7 +101,10 @@ fn the_same_inputs_give_the_same_image_and_other_inputs_another_identity() {
     assert_ne!(other.image, built.image);
     let identity = |image: &Path| {
         let file = fs::File::open(image).expect("an image");
-        erofs::Erofs::open(mkfs::FilePages(file)).map_err(|error| error.to_string()).expect("a volume").identity()
+        erofs::Erofs::open(mkfs::FilePages(file))
+            .map_err(|error| error.to_string())
+            .expect("a volume")
+            .identity()
     };
     assert_ne!(identity(&other.image).uuid, identity(&built.image).uuid);
     let sized = at(one.path()).size(1 << 20).build().expect("an image");
