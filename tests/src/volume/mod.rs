@@ -104,7 +104,8 @@ impl Volume {
             self.directories.push(path.to_owned());
         } else {
             let good = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "+-.".contains(c);
-            ensure!(!named.is_empty() && named.chars().all(good), "{named:?} is no name of a package");
+            let first = named.chars().next().is_some_and(|c| c.is_ascii_alphanumeric());
+            ensure!(first && named.chars().all(good), "{named:?} is no name of a package");
             self.packages.push(named.to_owned());
         }
         Ok(self)
