@@ -1,0 +1,1 @@
+//! Pages of other domains, mapped by grant.
