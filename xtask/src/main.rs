@@ -2,6 +2,7 @@
 
 mod dom0;
 mod image;
+mod volume;
 
 use std::process::ExitCode;
 
@@ -23,6 +24,9 @@ enum Command {
         /// Builds only these
         names: Vec<String>,
     },
+    /// Makes base volumes
+    #[command(subcommand)]
+    Volume(volume::Command),
 }
 
 fn main() -> ExitCode {
@@ -30,6 +34,7 @@ fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Dom0(arguments) => dom0::run(arguments),
         Command::Image { names } => image::run(&names),
+        Command::Volume(command) => volume::run(command),
     };
     result.unwrap_or_else(|error| {
         eprintln!("error: {error:#}");

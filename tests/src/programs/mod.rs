@@ -33,6 +33,9 @@ use crate::volume::{self, Built, Finished, Hosted, Volume};
 /// Each program has this long on the host.
 const LIMIT: Duration = Duration::from_secs(60);
 
+/// A file of a volume: its absolute path and its content.
+pub type Input = (&'static str, Vec<u8>);
+
 /// A program, and what it is run on.
 #[derive(Clone, Copy, Debug)]
 pub struct Case {
@@ -44,8 +47,8 @@ pub struct Case {
     pub program: &'static str,
     /// Its arguments, without blanks and quotes, so that they go through a configuration as they are.
     pub arguments: &'static [&'static str],
-    /// Makes its inputs: absolute paths and contents.
-    pub inputs: fn(&mut Noise) -> Vec<(&'static str, Vec<u8>)>,
+    /// Makes its inputs.
+    pub inputs: fn(&mut Noise) -> Vec<Input>,
 }
 
 /// A case with what Linux made of it.

@@ -242,6 +242,15 @@ impl Volume {
     }
 }
 
+/// A command for mkfs.erofs as these volumes are made with, for images of another kind: add options, the image and the
+/// directory.
+///
+/// # Errors
+/// Where its package cannot be had.
+pub fn mkfs_erofs() -> Result<Command> {
+    mkfs::tool()?.command(&[])
+}
+
 /// The first alternatives of what a package file depends on.
 fn needs_of(deb: &Path) -> Result<Vec<String>> {
     let fields = output(Command::new("dpkg-deb").arg("-f").arg(deb).args(["Pre-Depends", "Depends"]))?;
