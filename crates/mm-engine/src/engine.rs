@@ -1,0 +1,369 @@
+//! The engine's state, and the beginnings and ends of volumes, clients and rings.
+
+use mm_proto::WINDOW_MAX;
+
+use crate::effect::Grants;
+use crate::ids::{ClientId, RingId, VolumeId};
+use crate::queue::Queue;
+use crate::rings::{ClientEntry, ClientState, RequestEntry, RingEntry, RingState, SLOTS};
+use crate::scan::Scan;
+use crate::sizes::Tables;
+use crate::stats::{Counters, Histogram};
+use crate::store::Store;
+use crate::table::{NIL, Table};
+use crate::windows::{GRANULE_ORDER, List, Windows};
+
+/// Volumes that an engine can have.
+pub const VOLUMES: usize = 64;
+/// Ranges of pages of one volume that are only copied.
+pub const COPY_RANGES: usize = 8;
+/// Windows that a detach takes back at once; the rest is left to [`Engine::sweep`].
+const DETACH_WINDOWS: u32 = 64;
+
+/// What bounds the engine.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// The grant reference on the wire of the first row of the reference table.
+    pub first_reference: u32,
+    /// Largest window in pages, rounded down to a power of two from 1 to 512.
+    pub window: u32,
+    /// Pages that are read for one request, at most.
+    pub read_ahead: u32,
+    /// Pages of one block read, at most; 1 to 16.
+    pub read_run: u32,
+    /// Block reads of one volume at a time.
+    pub reads: u32,
+    /// Frames that are never lent, so that copies always go on. At least 1.
+    pub reserve: u32,
+    /// References that a client may hold.
+    pub client_references: u32,
+    /// Pages that a client may be permitted.
+    pub client_pages: u32,
+    /// Pages of M1's memory that are not in the store, for the sum of [`PageStates`](crate::PageStates).
+    pub metadata_pages: u64,
+    /// A secret number, for hashes whose buckets nobody can choose.
+    pub seed: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            first_reference: 0,
+            window: WINDOW_MAX,
+            read_ahead: 64,
+            read_run: 11,
+            reads: 32,
+            reserve: 32,
+            client_references: 65536,
+            client_pages: 65536,
+            metadata_pages: 0,
+            seed: 0,
+        }
+    }
+}
+
+/// Whether pages of a volume are lent.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Sharing {
+    /// They are mapped by clients.
+    Map,
+    /// They are only copied.
+    Copy,
+}
+
+/// A set of volumes whose clients may notice each other. A client's volumes are of one group.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct GroupId(pub u16);
+
+pub(crate) struct Volume {
+    pub(crate) pages: u32,
+    pub(crate) group: GroupId,
+    pub(crate) sharing: Sharing,
+    pub(crate) retired: bool,
+    /// Block reads under way.
+    pub(crate) reads: u32,
+    /// First and last page of what is only copied.
+    pub(crate) copied: heapless::Vec<(u32, u32), COPY_RANGES>,
+}
+
+/// Why something cannot begin.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Refusal {
+    /// No room for another volume or range.
+    TooManyVolumes,
+    /// Longer than 2³² − 1 pages (16 TiB).
+    TooLong,
+    /// No such volume, or it is retired.
+    NoVolume,
+    /// No such client.
+    NoClient,
+    /// The client has a volume of another group already.
+    OtherGroup,
+    /// No room for another client.
+    TooManyClients,
+    /// No room for another ring.
+    TooManyRings,
+}
+
+/// See the crate's documentation.
+pub struct Engine<'a> {
+    pub(crate) store: Store<'a>,
+    pub(crate) windows: Windows<'a>,
+    pub(crate) rings: Table<'a, RingEntry>,
+    pub(crate) requests: Table<'a, RequestEntry>,
+    pub(crate) clients: Table<'a, ClientEntry>,
+    pub(crate) volumes: heapless::Vec<Volume, VOLUMES>,
+    pub(crate) limits: Limits,
+    pub(crate) counters: Counters,
+    pub(crate) service: Histogram,
+    free_ring: u32,
+    free_client: u32,
+    /// Requests whose turn it is.
+    pub(crate) ready: Queue,
+    /// Requests that need a frame or a free read.
+    pub(crate) starved: Queue,
+    /// Frames to be read again alone.
+    pub(crate) rereads: u32,
+    /// Rings that are being closed.
+    pub(crate) closing: u32,
+    /// Windows that should be gone.
+    pub(crate) stale: List,
+    /// Where the search for a frame to take back goes on.
+    pub(crate) frame_hand: u32,
+    /// Where the search for a ring to ask goes on.
+    pub(crate) ring_hand: u32,
+    pub(crate) scan: Scan,
+    /// Calls of the caller that made no sense.
+    pub(crate) bugs: u64,
+}
+
+impl<'a> Engine<'a> {
+    /// An engine over these tables, whose rows it resets. No reference may be given out before
+    /// [`Self::extend_references`].
+    #[must_use]
+    pub fn new(tables: Tables<'a>, limits: Limits) -> Self {
+        let window = limits.window.clamp(1, WINDOW_MAX);
+        let window = 1 << window.ilog2();
+        let limits = Limits {
+            window,
+            read_run: limits.read_run.clamp(1, 16),
+            read_ahead: limits.read_ahead.max(1),
+            reads: limits.reads.max(1),
+            reserve: limits.reserve.max(1),
+            ..limits
+        };
+        let granule = granule(window);
+        let mut engine = Self {
+            store: Store::new(tables.frames, tables.frame_buckets, tables.references, limits.seed),
+            windows: Windows::new(tables.windows, tables.window_buckets, granule, !limits.seed),
+            rings: Table::new(tables.rings),
+            requests: Table::new(tables.requests),
+            clients: Table::new(tables.clients),
+            volumes: heapless::Vec::new(),
+            limits,
+            counters: Counters::default(),
+            service: Histogram::default(),
+            free_ring: NIL,
+            free_client: NIL,
+            ready: Queue::default(),
+            starved: Queue::default(),
+            rereads: NIL,
+            closing: NIL,
+            stale: List::default(),
+            frame_hand: 0,
+            ring_hand: 0,
+            scan: Scan::default(),
+            bugs: 0,
+        };
+        let rings = engine.rings.len().min(engine.requests.len() / SLOTS).min(u32::from(u16::MAX));
+        for ring in (0..rings).rev() {
+            engine.rings.at_mut(ring).next = engine.free_ring;
+            engine.free_ring = ring;
+        }
+        for client in (0..engine.clients.len().min(u32::from(u16::MAX))).rev() {
+            engine.clients.at_mut(client).next = engine.free_client;
+            engine.free_client = client;
+        }
+        engine
+    }
+
+    /// Lets the first `count` rows of the reference table be given out: the grant table has grown so far. Never shrinks.
+    pub fn extend_references(&mut self, count: u32) {
+        self.windows.extend(count.min(self.store.refs.len()));
+    }
+
+    /// Adds a volume of this many pages.
+    ///
+    /// # Errors
+    /// [`Refusal::TooLong`], [`Refusal::TooManyVolumes`].
+    pub fn add_volume(&mut self, pages: u64, group: GroupId, sharing: Sharing) -> Result<VolumeId, Refusal> {
+        let pages = u32::try_from(pages).ok().filter(|pages| *pages < NIL).ok_or(Refusal::TooLong)?;
+        let id = u16::try_from(self.volumes.len()).map_err(|_| Refusal::TooManyVolumes)?;
+        let volume = Volume { pages, group, sharing, retired: false, reads: 0, copied: heapless::Vec::new() };
+        self.volumes.push(volume).map_err(|_| Refusal::TooManyVolumes)?;
+        Ok(VolumeId(id))
+    }
+
+    /// Pages `first` to `last` of the volume are never lent, only copied. What is lent already stays so.
+    ///
+    /// # Errors
+    /// [`Refusal::NoVolume`], [`Refusal::TooManyVolumes`] where the volume has [`COPY_RANGES`] already.
+    pub fn copy_only(&mut self, volume: VolumeId, first: u64, last: u64) -> Result<(), Refusal> {
+        let volume = self.volumes.get_mut(usize::from(volume.0)).ok_or(Refusal::NoVolume)?;
+        let clip = |page: u64| u32::try_from(page).unwrap_or(NIL);
+        volume.copied.push((clip(first), clip(last))).map_err(|_| Refusal::TooManyVolumes)
+    }
+
+    /// Answers every further request for pages of the volume with `Gone`, and refuses further rings. What is mapped stays.
+    pub fn retire_volume(&mut self, volume: VolumeId) {
+        if let Some(volume) = self.volumes.get_mut(usize::from(volume.0)) {
+            volume.retired = true;
+        }
+    }
+
+    /// Makes room for a client. The number is the caller's until [`Self::client_state`] says `Free` after a
+    /// [`Self::disconnect`]: as long as the domain lives, all of its devices belong to that one number, so that what
+    /// it does not let go of stays charged to it.
+    ///
+    /// # Errors
+    /// [`Refusal::TooManyClients`].
+    pub fn admit(&mut self) -> Result<ClientId, Refusal> {
+        let client = self.free_client;
+        let id = u16::try_from(client).ok().filter(|_| client != NIL).ok_or(Refusal::TooManyClients);
+        let Ok(id) = id else {
+            self.counters.refused += 1;
+            return Err(Refusal::TooManyClients);
+        };
+        let row = self.clients.at_mut(client);
+        self.free_client = row.next;
+        *row = ClientEntry { state: ClientState::Here, ..ClientEntry::default() };
+        self.counters.admitted += 1;
+        Ok(ClientId(id))
+    }
+
+    /// Where the client is in its life. `Free` also for a number that was never given.
+    #[must_use]
+    pub fn client_state(&self, client: ClientId) -> ClientState {
+        self.clients.at(u32::from(client.0)).state
+    }
+
+    /// Connects a device of the client to a volume. A client that was leaving is back.
+    ///
+    /// # Errors
+    /// [`Refusal`]; nothing has changed then.
+    pub fn attach(&mut self, client: ClientId, volume: VolumeId) -> Result<RingId, Refusal> {
+        let result = self.try_attach(client, volume);
+        match result {
+            Ok(_) => self.counters.attached += 1,
+            Err(_) => self.counters.refused += 1,
+        }
+        result
+    }
+
+    fn try_attach(&mut self, client: ClientId, volume: VolumeId) -> Result<RingId, Refusal> {
+        let entry = self.volumes.get(usize::from(volume.0)).filter(|volume| !volume.retired);
+        let group = entry.ok_or(Refusal::NoVolume)?.group.0;
+        let row = self.clients.at(u32::from(client.0));
+        if row.state == ClientState::Free {
+            return Err(Refusal::NoClient);
+        }
+        // Its group is kept as long as it is known, not as long as it has rings: else it could look at one after another.
+        if row.group.is_some_and(|other| other != group) {
+            return Err(Refusal::OtherGroup);
+        }
+        let ring = self.free_ring;
+        let id = u16::try_from(ring).ok().filter(|_| ring != NIL).ok_or(Refusal::TooManyRings)?;
+        let entry = self.rings.at_mut(ring);
+        self.free_ring = entry.next;
+        *entry = RingEntry {
+            state: RingState::Silent,
+            client: client.0,
+            volume: volume.0,
+            ..RingEntry::default()
+        };
+        let row = self.clients.at_mut(u32::from(client.0));
+        entry.sibling = core::mem::replace(&mut row.first_ring, ring);
+        row.state = ClientState::Here;
+        row.group = Some(group);
+        row.rings += 1;
+        Ok(RingId(id))
+    }
+
+    /// The ring's device is gone: nothing more is answered there. References are taken back here and by [`Self::sweep`];
+    /// the number may not be used again by the caller.
+    pub fn detach<G: Grants>(&mut self, ring: RingId, grants: &mut G) {
+        let index = u32::from(ring.0);
+        let row = self.rings.at_mut(index);
+        if !matches!(row.state, RingState::Silent | RingState::Open) {
+            return;
+        }
+        row.state = RingState::Closing;
+        row.listen = None;
+        row.next = core::mem::replace(&mut self.closing, index);
+        self.counters.detached += 1;
+        self.close_rings(DETACH_WINDOWS, grants);
+    }
+
+    /// The client is gone: detaches all of its rings. [`Self::client_state`] is `Free` when nothing of it is left.
+    pub fn disconnect<G: Grants>(&mut self, client: ClientId, grants: &mut G) {
+        let index = u32::from(client.0);
+        let row = self.clients.at_mut(index);
+        if row.state != ClientState::Here {
+            return;
+        }
+        row.state = ClientState::Leaving;
+        for _ in 0..row.rings {
+            let mut ring = self.clients.at(index).first_ring;
+            for _ in 0..self.rings.len() {
+                if ring == NIL || self.rings.at(ring).state != RingState::Closing {
+                    break;
+                }
+                ring = self.rings.at(ring).sibling;
+            }
+            if let (true, Ok(ring)) = (ring != NIL, u16::try_from(ring)) {
+                self.detach(RingId(ring), grants);
+            }
+        }
+        self.bury(index);
+    }
+
+    /// A closing ring has nothing left.
+    pub(crate) fn free_ring(&mut self, ring: u32) {
+        let RingEntry { client, sibling, .. } = *self.rings.at(ring);
+        let client = u32::from(client);
+        let row = self.clients.at_mut(client);
+        row.rings = row.rings.saturating_sub(1);
+        if row.first_ring == ring {
+            row.first_ring = sibling;
+        } else {
+            let mut at = row.first_ring;
+            for _ in 0..self.rings.len() {
+                let next = self.rings.at(at).sibling;
+                if at == NIL || next == ring {
+                    break;
+                }
+                at = next;
+            }
+            if at != NIL {
+                self.rings.at_mut(at).sibling = sibling;
+            }
+        }
+        *self.rings.at_mut(ring) = RingEntry { next: self.free_ring, ..RingEntry::default() };
+        self.free_ring = ring;
+        self.bury(client);
+    }
+
+    /// Frees the number of a client that is leaving, once nothing is left of it.
+    pub(crate) fn bury(&mut self, client: u32) {
+        let row = self.clients.at_mut(client);
+        if row.state == ClientState::Leaving && row.rings == 0 && row.stale_windows == 0 {
+            *row = ClientEntry { next: self.free_client, ..ClientEntry::default() };
+            self.free_client = client;
+        }
+    }
+}
+
+/// Order of the smallest run of references, where this is the largest window.
+pub(crate) fn granule(window: u32) -> u8 {
+    u8::try_from(window.clamp(1, WINDOW_MAX).ilog2()).unwrap_or(0).min(GRANULE_ORDER)
+}

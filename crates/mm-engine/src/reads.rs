@@ -1,0 +1,192 @@
+//! Block reads: what is missing, what to read ahead, and what came of it.
+
+use crate::effect::{Effect, Effects, Grants, READ_RUN, Read};
+use crate::engine::Engine;
+use crate::ids::{FrameId, VolumeId};
+use crate::rings::{Ask, SLOTS};
+use crate::serve::{Bug, STEP};
+use crate::store::State;
+use crate::table::NIL;
+use crate::windows::GRANULE_ORDER;
+
+/// Reads that one step begins, at most: a reply and a revocation are in [`STEP`] too.
+const RUNS: u32 = 8;
+const _: () = assert!(RUNS as usize + 4 <= STEP);
+
+impl Engine<'_> {
+    /// The page of a request is not in memory: reads it, with what may be wanted next.
+    pub(crate) fn fetch<G: Grants>(&mut self, request: u32, turn: bool, grants: &mut G, out: &mut Effects) {
+        // Who came earlier goes first.
+        if !turn && !self.starved.is_empty() {
+            return self.starve(request);
+        }
+        let (page, ask) = (self.requests.at(request).page, self.requests.at(request).ask);
+        let row = *self.rings.at(request / SLOTS);
+        let Some((pages, reads)) = self.volume(row.volume).map(|volume| (volume.pages, volume.reads)) else {
+            return self.starve(request);
+        };
+        if reads >= self.limits.reads {
+            return self.starve(request);
+        }
+        let Some(frame) = self.take(grants) else {
+            return self.starve(request);
+        };
+        self.store.begin_read(frame, row.volume, page);
+        self.wait(request, frame);
+        // Ahead, but not out of the window that the page gets.
+        let order = match ask {
+            Ask::Grant { order } => match self.window(request / SLOTS, page) {
+                Some(window) => self.windows.table.at(window).order,
+                None => order,
+            },
+            Ask::Copy { .. } => row.growth.min(row.max_order.max(GRANULE_ORDER)),
+        };
+        let end = (page | ((1 << order) - 1)).saturating_add(1);
+        let ahead = (1u32 << row.growth.min(order)).max(row.wanted).min(self.limits.read_ahead);
+        let end = end.min(pages).min(page.saturating_add(ahead)).max(page.saturating_add(1));
+        self.read_span(row.volume, page, end, Some(frame), out);
+    }
+
+    /// Begins to read what of `page..end` is missing, without waiting for it.
+    pub(crate) fn read_ahead(&mut self, ring: u32, page: u32, end: u32, out: &mut Effects) {
+        let row = *self.rings.at(ring);
+        let Some(volume) = self.volume(row.volume) else { return };
+        let ahead = (1u32 << row.growth).min(self.limits.read_ahead);
+        let end = end.min(volume.pages).min(page.saturating_add(ahead));
+        self.read_span(row.volume, page, end, None, out);
+    }
+
+    /// Reads what of `page..end` is missing. The frame of the first page may be there already; the others come from what
+    /// is to spare.
+    fn read_span(&mut self, volume: u16, page: u32, end: u32, mut first: Option<u32>, out: &mut Effects) {
+        let mut runs = 0;
+        let mut run = Read { volume: VolumeId(volume), page: u64::from(page), frames: heapless::Vec::new() };
+        for page in page..end {
+            let frame = match first.take() {
+                Some(frame) => Some(frame),
+                None if self.store.find(volume, page).is_some() => None,
+                None => match self.spare(volume, runs) {
+                    Some(frame) => {
+                        self.store.begin_read(frame, volume, page);
+                        self.counters.pages_ahead += 1;
+                        Some(frame)
+                    }
+                    None => break,
+                },
+            };
+            let full = run.frames.len() >= (self.limits.read_run as usize).min(READ_RUN);
+            if (frame.is_none() || full) && !run.frames.is_empty() {
+                runs += 1;
+                self.begin(core::mem::replace(&mut run, empty(volume, page)), out);
+            }
+            if run.frames.is_empty() {
+                run.page = u64::from(page);
+            }
+            if let Some(frame) = frame {
+                let _ = run.frames.push(FrameId(frame));
+            }
+        }
+        if !run.frames.is_empty() {
+            self.begin(run, out);
+        }
+    }
+
+    fn begin(&mut self, run: Read, out: &mut Effects) {
+        self.counters.reads += 1;
+        self.counters.pages_read += run.frames.len() as u64;
+        if let Some(volume) = self.volumes.get_mut(usize::from(run.volume.0)) {
+            volume.reads += 1;
+        }
+        out.push(Effect::Read(run));
+    }
+
+    /// A frame for something that nobody has asked for: only while there are plenty, and few reads.
+    fn spare(&mut self, volume: u16, runs: u32) -> Option<u32> {
+        let busy =
+            self.volumes.get(usize::from(volume)).is_none_or(|volume| volume.reads + 1 >= self.limits.reads);
+        if busy
+            || runs + 1 >= RUNS
+            || !self.starved.is_empty()
+            || self.store.available() <= self.limits.reserve
+        {
+            return None;
+        }
+        self.taken()
+    }
+
+    /// A frame for what somebody waits for.
+    fn take<G: Grants>(&mut self, grants: &mut G) -> Option<u32> {
+        if self.store.available() == 0 {
+            self.reclaim(grants);
+        }
+        self.taken()
+    }
+
+    fn taken(&mut self) -> Option<u32> {
+        let (frame, evicted) = self.store.take()?;
+        self.counters.evictions += u64::from(evicted);
+        Some(frame)
+    }
+
+    /// A read is over, well or not. Whoever waits for its pages goes on in [`Self::advance`]. Where a run of several pages
+    /// failed, those that somebody waits for are read again one by one, so that a bad page is only its own.
+    ///
+    /// # Errors
+    /// [`Bug`] where this was not being read.
+    pub fn read_done(&mut self, read: &Read, outcome: Result<(), ReadFailed>) -> Result<(), Bug> {
+        let volume = read.volume.0;
+        for (page, frame) in (read.page..).zip(&read.frames) {
+            let row = self.store.frames.at(frame.0);
+            let matches = row.state == State::Reading && row.volume == volume && u64::from(row.page) == page;
+            if !matches {
+                self.bugs += 1;
+                return Err(Bug("read_done for frames that are not being read"));
+            }
+        }
+        if let Some(volume) = self.volumes.get_mut(usize::from(volume)) {
+            volume.reads = volume.reads.saturating_sub(1);
+        }
+        self.counters.read_errors += u64::from(outcome.is_err());
+        for frame in &read.frames {
+            let waited_for = self.store.frames.at(frame.0).holds > 0;
+            let last = match outcome {
+                Ok(()) => self.store.end_read(frame.0),
+                Err(ReadFailed) if waited_for && read.frames.len() > 1 => {
+                    self.store.frames.at_mut(frame.0).second = self.rereads;
+                    self.rereads = frame.0;
+                    continue;
+                }
+                Err(ReadFailed) => self.store.fail_read(frame.0),
+            };
+            self.ready.append(&mut self.requests, last);
+        }
+        Ok(())
+    }
+
+    /// Reads a page of a failed run again, alone. False where there is none. The limit of reads is not asked: a read
+    /// of the run has just ended.
+    pub(crate) fn read_again(&mut self, out: &mut Effects) -> bool {
+        let frame = self.rereads;
+        if frame == NIL {
+            return false;
+        }
+        let row = *self.store.frames.at(frame);
+        if self.volumes.get(usize::from(row.volume)).is_some_and(|volume| volume.reads >= self.limits.reads) {
+            return false;
+        }
+        self.rereads = row.second;
+        self.store.frames.at_mut(frame).second = NIL;
+        let mut run = empty(row.volume, row.page);
+        let _ = run.frames.push(FrameId(frame));
+        self.begin(run, out);
+        true
+    }
+}
+
+/// The volume's disk said no.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ReadFailed;
+
+fn empty(volume: u16, page: u32) -> Read {
+    Read { volume: VolumeId(volume), page: u64::from(page), frames: heapless::Vec::new() }
+}

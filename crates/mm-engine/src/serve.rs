@@ -1,0 +1,425 @@
+//! From a request to its answer.
+
+use mm_proto::{
+    Bitmap, DecodeError, RING_SLOTS, Request, RequestBody, Response, Status, Timing, VERSION, VERSION_MIN,
+};
+
+use crate::effect::{Copied, Copy, Effect, Effects, Grants};
+use crate::engine::{Engine, Sharing};
+use crate::ids::{ClientId, FrameId, Reference, RequestId, RingId};
+use crate::queue::join;
+use crate::rings::{Ask, RequestEntry, RingState, SLOTS};
+use crate::stats::{ClientReport, FaultKind, FaultResult, Refused};
+use crate::store::State;
+use crate::table::NIL;
+
+/// Room that must be left before something is begun: what one step gives at most.
+pub(crate) const STEP: usize = 16;
+/// Requests whose turn comes in one call.
+const TURN: u32 = 64;
+
+/// The client broke the protocol. Its ring is to be closed ([`Engine::detach`]); nobody else notices.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ClientFault {
+    /// Words that are no request.
+    Malformed(DecodeError),
+    /// No such ring, or one that is closing: the caller's own slip, where the client did nothing.
+    NoRing,
+    /// Something before `Hello`.
+    NotGreeted,
+    /// A second `Hello`.
+    GreetedTwice,
+    /// More requests outstanding than the ring has slots.
+    TooMany,
+    /// A second `Listen` while one is outstanding.
+    SecondListen,
+    /// References that are not (or no longer) part of one window of this ring.
+    ForeignReference,
+    /// `RevokeAck` of what was not revoked.
+    NotRevoked,
+}
+
+/// A call of the caller that makes no sense: a mistake in M1, not of any client.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Bug(pub &'static str);
+
+impl Engine<'_> {
+    /// Takes a request that was just copied from a ring. `now` is Xen's system time in nanoseconds. `out` is emptied first.
+    ///
+    /// # Errors
+    /// [`ClientFault`]: close that ring.
+    pub fn handle<G: Grants>(
+        &mut self,
+        now: u64,
+        ring: RingId,
+        request: &Request,
+        grants: &mut G,
+        out: &mut Effects,
+    ) -> Result<(), ClientFault> {
+        out.clear();
+        self.counters.requests += 1;
+        let result = self.dispatch(now, ring, request, grants, out);
+        if result.is_err_and(|fault| fault != ClientFault::NoRing) {
+            self.blame(ring);
+        }
+        result
+    }
+
+    /// As [`Self::handle`], from the words of the slot.
+    ///
+    /// # Errors
+    /// [`ClientFault`]: close that ring.
+    pub fn handle_words<G: Grants>(
+        &mut self,
+        now: u64,
+        ring: RingId,
+        words: &[u32; mm_proto::SLOT_WORDS],
+        grants: &mut G,
+        out: &mut Effects,
+    ) -> Result<(), ClientFault> {
+        match Request::decode(words) {
+            Ok(request) => self.handle(now, ring, &request, grants, out),
+            Err(error) => {
+                out.clear();
+                self.counters.requests += 1;
+                self.blame(ring);
+                Err(ClientFault::Malformed(error))
+            }
+        }
+    }
+
+    /// Counts a breach of the protocol that the caller found, such as impossible ring indices. The ring is to be closed.
+    pub fn blame(&mut self, ring: RingId) {
+        let client = u32::from(self.rings.at(u32::from(ring.0)).client);
+        self.counters.client_faults += 1;
+        if self.rings.at(u32::from(ring.0)).state != RingState::Free {
+            let row = self.clients.at_mut(client);
+            row.faults = row.faults.saturating_add(1);
+        }
+    }
+
+    fn dispatch<G: Grants>(
+        &mut self,
+        now: u64,
+        ring: RingId,
+        request: &Request,
+        grants: &mut G,
+        out: &mut Effects,
+    ) -> Result<(), ClientFault> {
+        let index = u32::from(ring.0);
+        let row = *self.rings.at(index);
+        let id = request.id;
+        match (row.state, &request.body) {
+            (RingState::Free | RingState::Closing, _) => return Err(ClientFault::NoRing),
+            (RingState::Silent, RequestBody::Hello { .. }) => {}
+            (RingState::Silent, _) => return Err(ClientFault::NotGreeted),
+            (RingState::Open, RequestBody::Hello { .. }) => return Err(ClientFault::GreetedTwice),
+            (RingState::Open, _) => {}
+        }
+        if row.slots.count_ones() + u32::from(row.listen.is_some()) >= RING_SLOTS {
+            return Err(ClientFault::TooMany);
+        }
+        let mut answer = Response::bare(id, Status::Ok);
+        answer.timing.received = now;
+        match request.body {
+            RequestBody::Hello { version, window } => {
+                if (VERSION_MIN..=VERSION).contains(&version) {
+                    let window = window.clamp(1, self.limits.window);
+                    let row = self.rings.at_mut(index);
+                    row.state = RingState::Open;
+                    row.max_order = u8::try_from(window.ilog2()).unwrap_or(0);
+                    answer.page = u64::from(window);
+                } else {
+                    answer.status = Status::Unsupported;
+                }
+            }
+            RequestBody::Grant { page, wanted } => {
+                self.ask(now, index, id, page, wanted, None, grants, out);
+                return Ok(());
+            }
+            RequestBody::Copy { page, reference } => {
+                self.ask(now, index, id, page, 1, Some(reference), grants, out);
+                return Ok(());
+            }
+            RequestBody::Listen => {
+                if row.listen.is_some() {
+                    return Err(ClientFault::SecondListen);
+                }
+                self.rings.at_mut(index).listen = Some(id);
+                return Ok(());
+            }
+            RequestBody::Release { reference, count } => self.released(index, reference, count, grants)?,
+            RequestBody::RevokeAck { reference, count } => {
+                self.acknowledged(index, reference, count, grants)?
+            }
+            RequestBody::Report { written, kernel, mapped, local_faults, cow_breaks } => {
+                self.clients.at_mut(u32::from(row.client)).report =
+                    ClientReport { written, kernel, mapped, local_faults, cow_breaks };
+            }
+        }
+        out.push(Effect::Reply { ring, response: answer });
+        Ok(())
+    }
+
+    /// A page is asked for, to be lent or (with a reference of the client's) to be copied.
+    #[expect(clippy::too_many_arguments, reason = "the request's own fields, and where everything goes")]
+    fn ask<G: Grants>(
+        &mut self,
+        now: u64,
+        ring: u32,
+        id: u32,
+        page: u64,
+        wanted: u32,
+        copy: Option<u32>,
+        grants: &mut G,
+        out: &mut Effects,
+    ) {
+        let row = *self.rings.at(ring);
+        let free = row.slots.trailing_ones();
+        let request = ring * SLOTS + free.min(SLOTS - 1);
+        self.rings.at_mut(ring).slots |= 1 << free.min(SLOTS - 1);
+        let blank = RequestEntry { id, received: now, ..RequestEntry::default() };
+        let ask = match copy {
+            Some(reference) => Ask::Copy { reference },
+            None => Ask::Grant { order: 0 },
+        };
+        *self.requests.at_mut(request) = RequestEntry { ask, ..blank };
+        let Some((pages, sharing)) = self.volume(row.volume).map(|volume| (volume.pages, volume.sharing))
+        else {
+            return self.refuse(request, Status::Gone, FaultResult::Gone, out);
+        };
+        let Some(page) = u32::try_from(page).ok().filter(|page| *page < pages) else {
+            return self.refuse(request, Status::OutOfRange, FaultResult::OutOfRange, out);
+        };
+        self.requests.at_mut(request).page = page;
+        let order = self.plan(ring, page, wanted);
+        if copy.is_none() {
+            if sharing == Sharing::Copy || self.is_copy_only(row.volume, page) {
+                return self.copy_instead(request, Refused::CopyOnly, out);
+            }
+            self.requests.at_mut(request).ask = Ask::Grant { order };
+        }
+        self.serve(request, false, grants, out);
+    }
+
+    /// Goes on with a request as far as it can go now. `turn` says that it has waited in the queue of the starved.
+    pub(crate) fn serve<G: Grants>(&mut self, request: u32, turn: bool, grants: &mut G, out: &mut Effects) {
+        let row = *self.requests.at(request);
+        let ring = *self.rings.at(request / SLOTS);
+        if ring.state != RingState::Open {
+            return self.drop_request(request);
+        }
+        if self.volume(ring.volume).is_none() {
+            return self.refuse(request, Status::Gone, FaultResult::Gone, out);
+        }
+        let frame = if row.frame == NIL { self.store.find(ring.volume, row.page) } else { Some(row.frame) };
+        let Some(frame) = frame else {
+            return self.fetch(request, turn, grants, out);
+        };
+        match self.store.frames.at(frame).state {
+            State::Resident => {}
+            State::Failed => return self.refuse(request, Status::ReadError, FaultResult::ReadError, out),
+            State::Reading | State::Free => return self.wait(request, frame),
+        }
+        self.store.touch(frame);
+        match row.ask {
+            Ask::Grant { order } => self.serve_grant(request, order, frame, grants, out),
+            Ask::Copy { reference } => self.serve_copy(request, reference, frame, out),
+        }
+    }
+
+    /// Waits for the read of this frame, with all others that do.
+    pub(crate) fn wait(&mut self, request: u32, frame: u32) {
+        if !self.store.hold(frame) {
+            return self.starve(request);
+        }
+        let last = self.store.frames.at(frame).first;
+        self.store.frames.at_mut(frame).first = join(&mut self.requests, last, request);
+        let row = self.requests.at_mut(request);
+        row.frame = frame;
+        row.missed = true;
+    }
+
+    /// Waits for a frame, or for a block read to end.
+    pub(crate) fn starve(&mut self, request: u32) {
+        self.counters.starved += 1;
+        self.starved.push(&mut self.requests, request);
+    }
+
+    fn serve_grant<G: Grants>(
+        &mut self,
+        request: u32,
+        order: u8,
+        frame: u32,
+        grants: &mut G,
+        out: &mut Effects,
+    ) {
+        let ring = request / SLOTS;
+        let page = self.requests.at(request).page;
+        let (window, bitmap) = match self.lend(ring, page, order, frame, grants) {
+            Ok(lent) => lent,
+            Err(cause) => {
+                self.press(ring, cause, grants, out);
+                return self.copy_instead(request, cause, out);
+            }
+        };
+        let entry = *self.windows.table.at(window);
+        let first = entry.page;
+        // What comes next is what the client cannot map yet.
+        let mut next = page.saturating_sub(first);
+        while bitmap.get(next) {
+            next += 1;
+        }
+        let next = first.saturating_add(next);
+        self.rings.at_mut(ring).expected = next;
+        let mut response = self.answer(request, Status::Ok);
+        response.page = u64::from(first);
+        response.reference = self.wire(self.windows.base(window)).0;
+        response.count = 1 << entry.order;
+        response.bitmap = bitmap;
+        self.finish(request, response, FaultResult::Ok, out);
+        if self.rings.at(ring).growth > crate::windows::GRANULE_ORDER {
+            self.read_ahead(ring, next, first.saturating_add(1 << entry.order), out);
+        }
+    }
+
+    fn serve_copy(&mut self, request: u32, reference: u32, frame: u32, out: &mut Effects) {
+        let row = *self.requests.at(request);
+        if row.frame == NIL && !self.store.hold(frame) {
+            return self.starve(request);
+        }
+        let row = self.requests.at_mut(request);
+        row.frame = frame;
+        row.copying = true;
+        let client = ClientId(self.rings.at(request / SLOTS).client);
+        let request = RequestId(request);
+        out.push(Effect::Copy(Copy { request, client, frame: FrameId(frame), reference }));
+    }
+
+    /// Says what came of a [`Copy`]. `out` is emptied first.
+    ///
+    /// # Errors
+    /// [`Bug`] where no such copy was under way.
+    pub fn copy_done(&mut self, request: RequestId, copied: Copied, out: &mut Effects) -> Result<(), Bug> {
+        out.clear();
+        let row = *self.requests.at(request.0);
+        if !row.copying {
+            self.bugs += 1;
+            return Err(Bug("copy_done for a request that is not being copied"));
+        }
+        let ring = *self.rings.at(request.0 / SLOTS);
+        if ring.state != RingState::Open {
+            self.drop_request(request.0);
+            return Ok(());
+        }
+        match copied {
+            Copied::Done => {
+                self.counters.copies += 1;
+                self.clients.at_mut(u32::from(ring.client)).copies += 1;
+                let response = self.answer(request.0, Status::Ok);
+                self.finish(request.0, response, FaultResult::Ok, out);
+            }
+            Copied::BadReference => {
+                self.refuse(request.0, Status::BadReference, FaultResult::BadReference, out);
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets those go on whose turn has come. `out` is emptied first. Call it after every round of events until it says
+    /// false: then nothing can go on before another event.
+    #[must_use]
+    pub fn advance<G: Grants>(&mut self, grants: &mut G, out: &mut Effects) -> bool {
+        out.clear();
+        for _ in 0..TURN {
+            if out.room() < STEP {
+                return true;
+            }
+            if self.read_again(out) {
+                continue;
+            }
+            match self.ready.pop(&mut self.requests) {
+                Some(request) => self.serve(request, true, grants, out),
+                None => break,
+            }
+        }
+        // A starved request that cannot go on yet goes to the end of its queue; the others are not held up by it.
+        for _ in 0..STEP {
+            if out.room() < STEP || self.store.available() == 0 {
+                break;
+            }
+            let Some(request) = self.starved.pop(&mut self.requests) else { break };
+            self.serve(request, true, grants, out);
+        }
+        !self.ready.is_empty()
+    }
+
+    /// Stamps a response with the time at which it is put on its ring, and counts how long it took.
+    pub fn stamp(&mut self, response: &mut Response, now: u64) {
+        response.timing.replied = now;
+        // An answer to Listen took as long as there was nothing to say.
+        if response.status != Status::Revoke {
+            self.service.record(now.saturating_sub(response.timing.received));
+        }
+    }
+
+    pub(crate) fn answer(&self, request: u32, status: Status) -> Response {
+        let row = self.requests.at(request);
+        let timing = Timing { received: row.received, replied: 0 };
+        Response { timing, bitmap: Bitmap::EMPTY, ..Response::bare(row.id, status) }
+    }
+
+    fn copy_instead(&mut self, request: u32, cause: Refused, out: &mut Effects) {
+        self.counters.refusals.count(cause);
+        self.refuse(request, Status::CopyInstead, FaultResult::CopyInstead, out);
+    }
+
+    fn refuse(&mut self, request: u32, status: Status, result: FaultResult, out: &mut Effects) {
+        let response = self.answer(request, status);
+        self.finish(request, response, result, out);
+    }
+
+    fn finish(&mut self, request: u32, response: Response, result: FaultResult, out: &mut Effects) {
+        let row = *self.requests.at(request);
+        let kind = match (row.ask, row.missed) {
+            (Ask::Grant { .. }, false) => FaultKind::GrantResident,
+            (Ask::Grant { .. }, true) => FaultKind::GrantRead,
+            (Ask::Copy { .. }, false) => FaultKind::CopyResident,
+            (Ask::Copy { .. }, true) => FaultKind::CopyRead,
+        };
+        self.counters.faults.count(kind, result);
+        let ring = request / SLOTS;
+        if result == FaultResult::Ok {
+            let client = u32::from(self.rings.at(ring).client);
+            self.clients.at_mut(client).served += 1;
+        }
+        self.drop_request(request);
+        let ring = RingId(u16::try_from(ring).unwrap_or(u16::MAX));
+        out.push(Effect::Reply { ring, response });
+    }
+
+    /// The request is over.
+    fn drop_request(&mut self, request: u32) {
+        let row = core::mem::take(self.requests.at_mut(request));
+        if row.frame != NIL {
+            self.store.release(row.frame);
+        }
+        self.rings.at_mut(request / SLOTS).slots &= !(1 << (request % SLOTS));
+    }
+
+    /// The reference on the wire of a row of the reference table.
+    pub(crate) fn wire(&self, reference: u32) -> Reference {
+        Reference(self.limits.first_reference.saturating_add(reference))
+    }
+
+    /// A volume that is not retired.
+    pub(crate) fn volume(&self, volume: u16) -> Option<&crate::engine::Volume> {
+        self.volumes.get(usize::from(volume)).filter(|volume| !volume.retired)
+    }
+
+    /// Whether this page of the volume is only copied.
+    pub(crate) fn is_copy_only(&self, volume: u16, page: u32) -> bool {
+        self.volume(volume)
+            .is_some_and(|volume| volume.copied.iter().any(|(first, last)| (*first..=*last).contains(&page)))
+    }
+}

@@ -1,0 +1,445 @@
+//! The page store: which frame holds which page of which volume, and which grant entries permit it.
+//!
+//! A frame is `Free`, `Reading` (a block read writes to it) or `Resident`. A resident frame that no entry permits and no
+//! request holds is on the *idle* list, the only place from which frames are taken again: so a frame that a client can
+//! map is never written to. An entry that permits a frame is on that frame's list, by its reference.
+
+use crate::table::{NIL, Table, scramble};
+
+/// What a frame does.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) enum State {
+    #[default]
+    Free,
+    Reading,
+    Resident,
+    /// The read failed; free as soon as everybody who waited has heard.
+    Failed,
+}
+
+/// What a page of M1's memory is used for: the closed set that metrics show, `metadata` apart.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Class {
+    /// Holds nothing.
+    #[default]
+    Free,
+    /// Holds (or is about to hold) a page of a volume that nobody maps.
+    Clean,
+    /// Mapped by at least one client.
+    Shared,
+    /// Part of a snapshot.
+    Frozen,
+    /// Part of an overlay.
+    Dirty,
+    /// Mapped only by clients that should have let go of it.
+    StalePinned,
+}
+
+/// One frame's row: 24 bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct FrameEntry {
+    /// Page of the volume.
+    pub(crate) page: u32,
+    /// Next frame of the same hash bucket; of the free list while free.
+    pub(crate) chain: u32,
+    /// Idle: older neighbour. Permitted: first reference. Reading: last waiting request.
+    pub(crate) first: u32,
+    /// Idle: newer neighbour. Reading again alone: next such frame.
+    pub(crate) second: u32,
+    pub(crate) volume: u16,
+    /// Requests that need this frame to stay.
+    pub(crate) holds: u16,
+    pub(crate) state: State,
+    pub(crate) class: Class,
+    /// Pass of the scan that last saw it mapped; 0 for none.
+    pub(crate) pass: u8,
+    pub(crate) flags: u8,
+}
+
+impl Default for FrameEntry {
+    fn default() -> Self {
+        Self {
+            page: 0,
+            chain: NIL,
+            first: NIL,
+            second: NIL,
+            volume: 0,
+            holds: 0,
+            state: State::Free,
+            class: Class::Free,
+            pass: 0,
+            flags: 0,
+        }
+    }
+}
+
+/// On the idle list.
+const IDLE: u8 = 1;
+/// Used since the hand last passed.
+const USED: u8 = 2;
+/// Has entries that permit it.
+const PERMITTED: u8 = 4;
+/// This pass of the scan saw a mapping of a client that may have one.
+pub(crate) const SEEN_LIVE: u8 = 8;
+
+/// One reference's row: its place in the list of the frame that it permits, 8 bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct RefEntry {
+    next: u32,
+    /// The reference before, or [`HEAD`] and the frame.
+    prev: u32,
+}
+
+const HEAD: u32 = 1 << 31;
+const UNLINKED: u32 = NIL - 1;
+
+impl Default for RefEntry {
+    fn default() -> Self {
+        Self { next: UNLINKED, prev: UNLINKED }
+    }
+}
+
+/// Frames, their hash, and the lists of references.
+pub(crate) struct Store<'a> {
+    pub(crate) frames: Table<'a, FrameEntry>,
+    buckets: Table<'a, u32>,
+    pub(crate) refs: Table<'a, RefEntry>,
+    seed: u64,
+    free: u32,
+    oldest: u32,
+    newest: u32,
+    /// Frames on the idle list.
+    pub(crate) idle: u32,
+    /// Frames that some entry permits.
+    pub(crate) permitted: u32,
+    /// Frames that are being read.
+    pub(crate) reading: u32,
+    counts: [u32; 6],
+}
+
+impl<'a> Store<'a> {
+    /// Everything free. The number of buckets must be a power of two.
+    pub(crate) fn new(
+        frames: &'a mut [FrameEntry],
+        buckets: &'a mut [u32],
+        refs: &'a mut [RefEntry],
+        seed: u64,
+    ) -> Self {
+        let mut store = Self {
+            frames: Table::new(frames),
+            buckets: Table::new(buckets),
+            refs: Table::new(refs),
+            seed,
+            free: NIL,
+            oldest: NIL,
+            newest: NIL,
+            idle: 0,
+            permitted: 0,
+            reading: 0,
+            counts: [0; 6],
+        };
+        for bucket in 0..store.buckets.len() {
+            *store.buckets.at_mut(bucket) = NIL;
+        }
+        for frame in (0..store.frames.len()).rev() {
+            store.frames.at_mut(frame).chain = store.free;
+            store.free = frame;
+        }
+        *count(&mut store.counts, Class::Free) = store.frames.len();
+        store
+    }
+
+    pub(crate) fn count(&self, class: Class) -> u32 {
+        self.counts.get(class as usize).copied().unwrap_or(0)
+    }
+
+    /// Frames that can be had at once.
+    pub(crate) fn available(&self) -> u32 {
+        self.count(Class::Free).saturating_add(self.idle)
+    }
+
+    pub(crate) fn set_class(&mut self, frame: u32, class: Class) {
+        let row = self.frames.at_mut(frame);
+        let before = core::mem::replace(&mut row.class, class);
+        let from = count(&mut self.counts, before);
+        *from = from.saturating_sub(1);
+        let to = count(&mut self.counts, class);
+        *to = to.saturating_add(1);
+    }
+
+    fn bucket(&self, volume: u16, page: u32) -> u32 {
+        let hash = scramble(self.seed, u64::from(volume) << 32 | u64::from(page));
+        low(hash) & self.buckets.len().wrapping_sub(1)
+    }
+
+    /// The frame that holds, or will hold, this page.
+    pub(crate) fn find(&self, volume: u16, page: u32) -> Option<u32> {
+        let mut frame = *self.buckets.at(self.bucket(volume, page));
+        // A chain is no longer than the table.
+        for _ in 0..self.frames.len() {
+            if frame == NIL {
+                return None;
+            }
+            let row = self.frames.at(frame);
+            if row.page == page && row.volume == volume {
+                return Some(frame);
+            }
+            frame = row.chain;
+        }
+        None
+    }
+
+    /// The frame that holds this page now.
+    pub(crate) fn resident(&self, volume: u16, page: u32) -> Option<u32> {
+        self.find(volume, page).filter(|frame| self.frames.at(*frame).state == State::Resident)
+    }
+
+    /// Takes a frame that nothing needs: a free one, else the idle page that was not used for longest. The second value
+    /// says that a page was evicted.
+    pub(crate) fn take(&mut self) -> Option<(u32, bool)> {
+        if self.free != NIL {
+            let frame = self.free;
+            self.free = self.frames.at(frame).chain;
+            return Some((frame, false));
+        }
+        // A used page gets a second round; after eight of them the next goes whatever it is.
+        for _ in 0..8 {
+            let frame = self.oldest;
+            if frame == NIL || self.frames.at(frame).flags & USED == 0 {
+                break;
+            }
+            self.idle_remove(frame);
+            self.frames.at_mut(frame).flags &= !USED;
+            self.idle_push(frame);
+        }
+        let frame = self.oldest;
+        if frame == NIL {
+            return None;
+        }
+        self.idle_remove(frame);
+        self.forget(frame);
+        Some((frame, true))
+    }
+
+    /// A taken frame is about to be read into, for this page.
+    pub(crate) fn begin_read(&mut self, frame: u32, volume: u16, page: u32) {
+        let bucket = self.bucket(volume, page);
+        let chain = *self.buckets.at(bucket);
+        *self.buckets.at_mut(bucket) = frame;
+        *self.frames.at_mut(frame) = FrameEntry {
+            page,
+            chain,
+            volume,
+            state: State::Reading,
+            class: self.frames.at(frame).class,
+            ..FrameEntry::default()
+        };
+        self.set_class(frame, Class::Clean);
+        self.reading = self.reading.saturating_add(1);
+    }
+
+    /// The read is done and good. Gives the last waiting request.
+    pub(crate) fn end_read(&mut self, frame: u32) -> u32 {
+        self.reading = self.reading.saturating_sub(1);
+        let row = self.frames.at_mut(frame);
+        let waiting = core::mem::replace(&mut row.first, NIL);
+        row.state = State::Resident;
+        row.second = NIL;
+        self.settle(frame);
+        waiting
+    }
+
+    /// The read failed: the frame is free once nobody holds it. Gives the last waiting request.
+    pub(crate) fn fail_read(&mut self, frame: u32) -> u32 {
+        self.reading = self.reading.saturating_sub(1);
+        self.forget(frame);
+        let row = self.frames.at_mut(frame);
+        let waiting = core::mem::replace(&mut row.first, NIL);
+        row.state = State::Failed;
+        self.settle(frame);
+        waiting
+    }
+
+    /// Takes the frame out of its hash bucket.
+    fn forget(&mut self, frame: u32) {
+        let row = *self.frames.at(frame);
+        let bucket = self.bucket(row.volume, row.page);
+        let mut at = *self.buckets.at(bucket);
+        if at == frame {
+            *self.buckets.at_mut(bucket) = row.chain;
+            return;
+        }
+        for _ in 0..self.frames.len() {
+            if at == NIL {
+                return;
+            }
+            let next = self.frames.at(at).chain;
+            if next == frame {
+                self.frames.at_mut(at).chain = row.chain;
+                return;
+            }
+            at = next;
+        }
+    }
+
+    /// Keeps the frame for a request. False when too many do.
+    pub(crate) fn hold(&mut self, frame: u32) -> bool {
+        if self.frames.at(frame).flags & IDLE != 0 {
+            self.idle_remove(frame);
+        }
+        let row = self.frames.at_mut(frame);
+        match row.holds.checked_add(1) {
+            Some(holds) => {
+                row.holds = holds;
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// A request no longer needs the frame.
+    pub(crate) fn release(&mut self, frame: u32) {
+        let row = self.frames.at_mut(frame);
+        row.holds = row.holds.saturating_sub(1);
+        self.settle(frame);
+    }
+
+    pub(crate) fn touch(&mut self, frame: u32) {
+        self.frames.at_mut(frame).flags |= USED;
+    }
+
+    /// Whether it was used since this was last asked.
+    pub(crate) fn take_used(&mut self, frame: u32) -> bool {
+        let row = self.frames.at_mut(frame);
+        let used = row.flags & USED != 0;
+        row.flags &= !USED;
+        used
+    }
+
+    pub(crate) fn is_permitted(&self, frame: u32) -> bool {
+        self.frames.at(frame).flags & PERMITTED != 0
+    }
+
+    pub(crate) fn is_linked(&self, reference: u32) -> bool {
+        self.refs.at(reference).next != UNLINKED
+    }
+
+    /// The entry of this reference now permits this resident frame.
+    pub(crate) fn link(&mut self, reference: u32, frame: u32) {
+        if self.frames.at(frame).flags & IDLE != 0 {
+            self.idle_remove(frame);
+        }
+        let row = self.frames.at_mut(frame);
+        if row.flags & PERMITTED == 0 {
+            row.flags |= PERMITTED;
+            row.first = NIL;
+            self.permitted = self.permitted.saturating_add(1);
+        }
+        let next = core::mem::replace(&mut row.first, reference);
+        *self.refs.at_mut(reference) = RefEntry { next, prev: HEAD | frame };
+        if next != NIL {
+            self.refs.at_mut(next).prev = reference;
+        }
+    }
+
+    /// The entry of this reference was cleared.
+    pub(crate) fn unlink(&mut self, reference: u32) {
+        let RefEntry { next, prev } = core::mem::take(self.refs.at_mut(reference));
+        if next == UNLINKED {
+            return;
+        }
+        if next != NIL {
+            self.refs.at_mut(next).prev = prev;
+        }
+        if prev & HEAD == 0 {
+            self.refs.at_mut(prev).next = next;
+            return;
+        }
+        let frame = prev & !HEAD;
+        let row = self.frames.at_mut(frame);
+        row.first = next;
+        if next == NIL {
+            row.flags &= !PERMITTED;
+            self.permitted = self.permitted.saturating_sub(1);
+            self.set_class(frame, Class::Clean);
+            self.settle(frame);
+        }
+    }
+
+    /// The references that permit this frame, newest first.
+    pub(crate) fn permitting(&self, frame: u32) -> impl Iterator<Item = u32> + '_ {
+        let mut at = if self.is_permitted(frame) { self.frames.at(frame).first } else { NIL };
+        core::iter::from_fn(move || {
+            let reference = (at != NIL).then_some(at)?;
+            at = self.refs.at(reference).next;
+            Some(reference)
+        })
+        .take(self.refs.len() as usize)
+    }
+
+    /// Puts a frame that nothing needs on the idle list, or on the free list where its read failed.
+    fn settle(&mut self, frame: u32) {
+        let row = *self.frames.at(frame);
+        if row.holds != 0 {
+            return;
+        }
+        match row.state {
+            State::Resident if row.flags & (PERMITTED | IDLE) == 0 => self.idle_push(frame),
+            State::Failed => {
+                *self.frames.at_mut(frame) =
+                    FrameEntry { chain: self.free, class: row.class, ..FrameEntry::default() };
+                self.free = frame;
+                self.set_class(frame, Class::Free);
+            }
+            _ => {}
+        }
+    }
+
+    fn idle_push(&mut self, frame: u32) {
+        let before = core::mem::replace(&mut self.newest, frame);
+        let row = self.frames.at_mut(frame);
+        row.flags |= IDLE;
+        (row.first, row.second) = (before, NIL);
+        if before == NIL {
+            self.oldest = frame;
+        } else {
+            self.frames.at_mut(before).second = frame;
+        }
+        self.idle = self.idle.saturating_add(1);
+    }
+
+    fn idle_remove(&mut self, frame: u32) {
+        let row = self.frames.at_mut(frame);
+        let (older, newer) = (row.first, row.second);
+        row.flags &= !IDLE;
+        (row.first, row.second) = (NIL, NIL);
+        if older == NIL {
+            self.oldest = newer;
+        } else {
+            self.frames.at_mut(older).second = newer;
+        }
+        if newer == NIL {
+            self.newest = older;
+        } else {
+            self.frames.at_mut(newer).first = older;
+        }
+        self.idle = self.idle.saturating_sub(1);
+    }
+}
+
+fn count(counts: &mut [u32; 6], class: Class) -> &mut u32 {
+    let [free, clean, shared, frozen, dirty, stale] = counts;
+    match class {
+        Class::Free => free,
+        Class::Clean => clean,
+        Class::Shared => shared,
+        Class::Frozen => frozen,
+        Class::Dirty => dirty,
+        Class::StalePinned => stale,
+    }
+}
+
+/// The low half.
+pub(crate) fn low(value: u64) -> u32 {
+    u32::try_from(value & u64::from(u32::MAX)).unwrap_or(0)
+}

@@ -1,0 +1,81 @@
+//! What goes on in the background, a bounded piece at a time: closing rings, stale windows, and frames kept at hand.
+
+use crate::effect::Grants;
+use crate::engine::Engine;
+use crate::rings::RingState;
+use crate::table::NIL;
+
+impl Engine<'_> {
+    /// Goes on with what detached rings left behind, looks at up to `budget` stale windows again, and keeps some frames at
+    /// hand. True as long as there is more to do at once; stale windows alone are worth a look now and then.
+    pub fn sweep<G: Grants>(&mut self, budget: u32, grants: &mut G) -> bool {
+        self.close_rings(budget, grants);
+        // The list goes round: what is still mapped becomes its newest.
+        let last = self.stale.newest;
+        for _ in 0..budget {
+            let window = self.stale.oldest;
+            if window == NIL {
+                break;
+            }
+            self.retry_stale(window, grants);
+            if window == last {
+                break;
+            }
+        }
+        if self.store.available() <= self.limits.reserve {
+            self.reclaim(grants);
+        }
+        self.closing != NIL && !self.only_awaited()
+    }
+
+    /// Takes back up to `budget` windows of rings that are closing.
+    pub(crate) fn close_rings<G: Grants>(&mut self, budget: u32, grants: &mut G) {
+        let mut left = budget;
+        let (mut before, mut ring) = (NIL, self.closing);
+        for _ in 0..self.rings.len() {
+            if ring == NIL {
+                return;
+            }
+            let next = self.rings.at(ring).next;
+            loop {
+                let window = self.rings.at(ring).windows.oldest;
+                if window == NIL {
+                    break;
+                }
+                if left == 0 {
+                    return;
+                }
+                left -= 1;
+                self.retire(window, grants);
+            }
+            // Its requests are dropped when their reads or copies end.
+            if self.rings.at(ring).slots == 0 {
+                if before == NIL {
+                    self.closing = next;
+                } else {
+                    self.rings.at_mut(before).next = next;
+                }
+                self.free_ring(ring);
+            } else {
+                before = ring;
+            }
+            ring = next;
+        }
+    }
+
+    /// Closing rings wait for nothing but their last reads and copies.
+    fn only_awaited(&self) -> bool {
+        let mut ring = self.closing;
+        for _ in 0..self.rings.len() {
+            if ring == NIL {
+                break;
+            }
+            let row = self.rings.at(ring);
+            if row.state != RingState::Closing || row.windows.oldest != NIL {
+                return false;
+            }
+            ring = row.next;
+        }
+        true
+    }
+}
