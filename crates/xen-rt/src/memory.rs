@@ -59,6 +59,21 @@ impl BootMemory {
         Some(unsafe { core::slice::from_raw_parts_mut(first, count) })
     }
 
+    /// A place of its own for one value, or nothing if there is no room: for what is too large for the stack. The value is never
+    /// dropped.
+    pub fn place<T>(&mut self, value: T) -> Option<&'static mut T> {
+        let start = self.top.checked_sub(size_of::<T>())? & !(align_of::<T>() - 1);
+        if start < self.bottom {
+            return None;
+        }
+        self.top = start;
+        let place = start as *mut T;
+        // SAFETY: the bytes were free, are aligned for T and taken now.
+        unsafe { place.write(value) };
+        // SAFETY: initialised just now, and nobody else has these bytes.
+        Some(unsafe { &mut *place })
+    }
+
     /// Whole pages that are left.
     #[must_use]
     pub fn free_pages(&self) -> usize {
