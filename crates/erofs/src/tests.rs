@@ -1,4 +1,4 @@
-//! Unit tests without an image. Those on images of mkfs.erofs are in `tests/`.
+//! Unit tests without an image. Those on images of mkfs.erofs are in `tests/`, here and in the workspace.
 
 #![expect(clippy::arithmetic_side_effects, reason = "numbers of a made-up volume")]
 
