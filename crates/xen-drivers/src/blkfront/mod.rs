@@ -1,0 +1,476 @@
+//! A disk served by dom0's blkback: whole pages, up to 32 requests at once, nothing waits.
+//!
+//! M1 reads its base volumes with it. Pages are named by their machine frames and carry the caller's token; what a page holds is
+//! the caller's business. No persistent grants (blkback would keep maps of store pages), no indirect requests.
+//!
+//! Ends: when the backend goes, every outstanding request comes back once, as [`Failure::BackendGone`]; pages that the backend
+//! still has mapped are waited for, for [`RECLAIM_NS`], and then reported as quarantined. If the ring page itself cannot be had
+//! back, the disk is [`Health::Dead`] for good.
+
+mod wire;
+
+use xen::{Access, Mfn, Port};
+use xen_ring::Front;
+use xenstore::{Client, Message, XenbusState};
+
+use crate::device::{DeviceEvent, EVENTS_A_TURN, FrontDevice, Side};
+use crate::{Frame, Lent, Platform};
+use wire::{PAGE_SECTORS, Response, SEGMENTS, Segment};
+
+/// Pages of one request at most.
+pub const MAX_PAGES: usize = SEGMENTS;
+/// Requests at once.
+pub const MAX_REQUESTS: usize = 32;
+/// How long a backend that has gone may keep pages before they are given up for good.
+pub const RECLAIM_NS: u64 = 5_000_000_000;
+
+/// VDISK_READONLY in `info`.
+const VDISK_READONLY: u32 = 4;
+
+const KEYS: &[(Side, &str)] = &[
+    (Side::Back, "sectors"),
+    (Side::Back, "info"),
+    (Side::Back, "sector-size"),
+    (Side::Back, "feature-flush-cache"),
+    (Side::Back, "params"),
+];
+
+type Ring = Front<{ wire::REQ }, { wire::RSP }>;
+const _: () = assert!(Ring::SLOTS as usize == MAX_REQUESTS);
+
+/// What a request does.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Operation {
+    /// From the disk into the pages.
+    Read,
+    /// From the pages to the disk.
+    Write,
+    /// Everything that was written is durable afterwards. No pages.
+    Flush,
+}
+
+impl Operation {
+    fn code(self) -> u8 {
+        match self {
+            Self::Read => wire::OP_READ,
+            Self::Write => wire::OP_WRITE,
+            Self::Flush => wire::OP_FLUSH,
+        }
+    }
+}
+
+/// Why a request was not taken. Nothing was lent.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum SubmitError {
+    /// All slots or grant references are in use: try again after a completion.
+    Full,
+    /// There is no backend now.
+    NotConnected,
+    /// No pages, too many, or beyond the end of the disk.
+    OutOfRange,
+    /// A write to a disk that is read-only, or a flush that the backend does not know.
+    Unsupported,
+    /// A page may not be lent: the caller's own mistake.
+    Unshareable,
+}
+
+/// Why a request failed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Failure {
+    /// The disk could not do it.
+    Disk,
+    /// The backend does not know the operation.
+    Unsupported,
+    /// The backend ended before it answered. A write may or may not have reached the disk.
+    BackendGone,
+}
+
+/// A request is over.
+#[must_use]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Completion {
+    /// What it was submitted with.
+    pub token: u64,
+    /// How it went.
+    pub outcome: Result<(), Failure>,
+    /// The backend still has pages of it mapped: none of them may be used again, or believed.
+    pub quarantined: bool,
+}
+
+/// Where a disk stands.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Health {
+    /// Looks for its backend, or waits for it.
+    Connecting,
+    /// Takes requests.
+    Connected,
+    /// The backend has gone; pages are being taken back.
+    Reclaiming,
+    /// The backend kept pages, or there was no reference or port for it. This disk can't be used again.
+    Dead,
+}
+
+/// What the backend says about the disk.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Geometry {
+    /// Size in sectors of 512 bytes.
+    pub sectors: u64,
+    /// The disk's own sectors, in bytes: for information.
+    pub sector_size: u32,
+    /// Writes are refused.
+    pub read_only: bool,
+    /// Flushes are known.
+    pub flush: bool,
+}
+
+/// A request that the backend has, or had.
+#[derive(Debug)]
+struct Slot {
+    /// `None`: the slot is free.
+    request: Option<Outstanding>,
+    /// Of the request in the slot, or of the next one: a late answer to an earlier one is not taken for its answer.
+    generation: u32,
+    lent: [Option<Lent>; SEGMENTS],
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Outstanding {
+    token: u64,
+    operation: u8,
+    /// Its backend has gone.
+    orphan: bool,
+}
+
+/// A disk.
+#[derive(Debug)]
+pub struct BlkFront {
+    platform: Platform,
+    device: FrontDevice,
+    ring_page: Frame,
+    ring_lent: Option<Lent>,
+    ring: Option<Ring>,
+    port: Option<Port>,
+    health: Health,
+    reclaim_until: Option<u64>,
+    geometry: Geometry,
+    slots: [Slot; MAX_REQUESTS],
+    faults: u64,
+}
+
+impl BlkFront {
+    /// The disk `device/vbd/<devid>`; `ring_page` is the driver's from now on.
+    #[must_use]
+    pub fn new(platform: Platform, devid: u32, ring_page: Frame) -> Self {
+        Self {
+            platform,
+            device: FrontDevice::new("vbd", devid, KEYS),
+            ring_page,
+            ring_lent: None,
+            ring: None,
+            port: None,
+            health: Health::Connecting,
+            reclaim_until: None,
+            geometry: Geometry::default(),
+            slots: core::array::from_fn(|_| Slot {
+                request: None,
+                generation: 0,
+                lent: [const { None }; SEGMENTS],
+            }),
+            faults: 0,
+        }
+    }
+
+    /// Where it stands.
+    #[must_use]
+    pub fn health(&self) -> Health {
+        self.health
+    }
+
+    /// What the backend said when it connected; zeros before.
+    #[must_use]
+    pub fn geometry(&self) -> Geometry {
+        self.geometry
+    }
+
+    /// What dom0 calls the thing behind the disk (`params`), cut at 32 bytes; for people.
+    #[must_use]
+    pub fn description(&self) -> Option<&str> {
+        self.device.value(4)
+    }
+
+    /// The port whose events are this disk's.
+    #[must_use]
+    pub fn port(&self) -> Option<Port> {
+        self.port
+    }
+
+    /// Requests without a completion.
+    #[must_use]
+    pub fn outstanding(&self) -> usize {
+        self.slots.iter().filter(|slot| slot.request.is_some()).count()
+    }
+
+    /// Times that the backend broke the ring's rules and was disconnected.
+    #[must_use]
+    pub fn faults(&self) -> u64 {
+        self.faults
+    }
+
+    /// Takes a xenstore message if it is this disk's. Call [`Self::advance`] afterwards.
+    pub fn on_message(&mut self, message: &Message<'_>) -> bool {
+        self.device.on_message(message)
+    }
+
+    /// Looks at xenstore again; cheap, for a timer of some seconds.
+    pub fn recheck(&mut self) {
+        self.device.recheck();
+    }
+
+    /// Moves connecting and ending on: on every turn of the loop, and at least once a second. `now_ns` only goes up.
+    pub fn advance(&mut self, client: &mut Client, now_ns: u64) {
+        for _ in 0..EVENTS_A_TURN {
+            match self.device.advance(client) {
+                Some(DeviceEvent::Publish) => self.publish(),
+                Some(DeviceEvent::Connected) => self.connected(),
+                Some(DeviceEvent::Stop) => self.stop(),
+                None => break,
+            }
+        }
+        if self.health == Health::Reclaiming {
+            self.reclaim(now_ns);
+        }
+    }
+
+    /// Queues a read, write or flush of whole pages from `first_sector` on; [`Self::publish_requests`] sends it.
+    ///
+    /// If the disk ends within the last page, only what exists of it is read or written.
+    ///
+    /// # Errors
+    /// See [`SubmitError`].
+    pub fn submit(
+        &mut self,
+        operation: Operation,
+        first_sector: u64,
+        pages: &[Mfn],
+        token: u64,
+    ) -> Result<(), SubmitError> {
+        let ring = self
+            .ring
+            .as_mut()
+            .filter(|_| self.health == Health::Connected)
+            .ok_or(SubmitError::NotConnected)?;
+        let last = last_sector(operation, first_sector, pages, &self.geometry)?;
+        let (index, slot) = (0_u64..)
+            .zip(&mut self.slots)
+            .find(|(_, slot)| slot.request.is_none())
+            .filter(|_| ring.free() > 0)
+            .ok_or(SubmitError::Full)?;
+        let access = if operation == Operation::Write { Access::ReadOnly } else { Access::ReadWrite };
+        let mut segments: heapless::Vec<Segment, SEGMENTS> = heapless::Vec::new();
+        for ((i, page), place) in pages.iter().enumerate().zip(&mut slot.lent) {
+            let lent = match self.platform.lend(self.device.backend_id(), *page, access) {
+                Ok(lent) => place.insert(lent),
+                Err(reason) => {
+                    // Nobody has heard of these references yet: they come back.
+                    self.platform.reclaim_all(slot.lent.iter_mut());
+                    let full = matches!(reason, None | Some(xen::grant::PermitError::OutOfRange));
+                    return Err(if full { SubmitError::Full } else { SubmitError::Unshareable });
+                }
+            };
+            let here = if i + 1 == pages.len() { last } else { 7 };
+            let segment = Segment { reference: lent.reference().0, first: 0, last: here };
+            segments.push(segment).map_err(|_| SubmitError::OutOfRange)?;
+        }
+        let id = index | u64::from(slot.generation) << 8;
+        let request = wire::request(operation.code(), id, first_sector, &segments);
+        ring.push_request(&request).map_err(|xen_ring::Full| SubmitError::Full)?;
+        slot.request = Some(Outstanding { token, operation: operation.code(), orphan: false });
+        Ok(())
+    }
+
+    /// Shows the queued requests to the backend.
+    pub fn publish_requests(&mut self) {
+        if let Some(ring) = &mut self.ring
+            && ring.publish()
+            && let Some(port) = self.port
+        {
+            let _ = self.platform.hypervisor.evtchn_send(port);
+        }
+    }
+
+    /// The next request that is over, until there is none. After `None`, ask [`Self::look_again`] before sleeping.
+    pub fn next_completion(&mut self) -> Option<Completion> {
+        if self.health == Health::Connected {
+            match self.pop() {
+                Ok(completion) => return completion,
+                Err(fault) => {
+                    self.faults += 1;
+                    log::warn!("{}: the backend broke the ring: {fault:?}", self.device.name());
+                    self.device.write_state(XenbusState::Closed);
+                    self.stop();
+                }
+            }
+        }
+        self.next_orphan()
+    }
+
+    /// Asks for an event at the next response. `true`: there is one already.
+    #[must_use = "sleeping without looking loses an event"]
+    pub fn look_again(&mut self) -> bool {
+        self.health == Health::Connected && self.ring.as_mut().is_some_and(Front::final_check)
+    }
+
+    fn pop(&mut self) -> Result<Option<Completion>, Fault> {
+        let Some(ring) = &mut self.ring else { return Ok(None) };
+        let Some(words) = ring.pop_response().map_err(Fault::Ring)? else { return Ok(None) };
+        let response = Response::decode(words);
+        let unknown = Fault::UnknownId(response.id);
+        let index = usize::try_from(response.id & 0xff).map_err(|_| unknown)?;
+        let slot = self.slots.get_mut(index).ok_or(unknown)?;
+        let request = slot.request.ok_or(unknown)?;
+        if response.id >> 8 != u64::from(slot.generation) {
+            return Err(unknown);
+        }
+        if response.operation != request.operation {
+            return Err(Fault::WrongOperation(response.operation));
+        }
+        let outcome = match response.status {
+            wire::RSP_OKAY => Ok(()),
+            wire::RSP_EOPNOTSUPP => Err(Failure::Unsupported),
+            _ => Err(Failure::Disk),
+        };
+        Ok(Some(slot.finish(self.platform, request.token, outcome)))
+    }
+
+    /// Requests whose backend has gone: those whose pages are back, and after a while the others.
+    fn next_orphan(&mut self) -> Option<Completion> {
+        let give_up = self.health == Health::Dead;
+        for slot in &mut self.slots {
+            let Some(request) = slot.request.filter(|request| request.orphan) else { continue };
+            let platform = self.platform;
+            let back = platform.reclaim_all(slot.lent.iter_mut());
+            if back || give_up {
+                return Some(slot.finish(platform, request.token, Err(Failure::BackendGone)));
+            }
+        }
+        None
+    }
+
+    fn publish(&mut self) {
+        let backend = self.device.backend_id();
+        self.ring = Some(Front::init(self.ring_page.words));
+        let lent = self.platform.lend(backend, self.ring_page.mfn, Access::ReadWrite);
+        let port = self.platform.open_port(backend);
+        match (lent, port) {
+            (Ok(lent), Ok(port)) => {
+                self.device.write("ring-ref", lent.reference().0);
+                self.device.write("event-channel", port.0);
+                self.device.write("protocol", "x86_64-abi");
+                self.device.write_state(XenbusState::Initialised);
+                self.ring_lent = Some(lent);
+                self.port = Some(port);
+            }
+            (lent, port) => {
+                log::error!("{}: no ring or port to be had: {lent:?} {port:?}", self.device.name());
+                self.ring_lent = lent.ok();
+                self.port = port.ok();
+                self.health = Health::Dead;
+            }
+        }
+    }
+
+    fn connected(&mut self) {
+        fn number<T: core::str::FromStr>(text: Option<&str>) -> Option<T> {
+            xenstore::number(text?.as_bytes())
+        }
+        let Some(sectors) = number(self.device.value(0)) else {
+            log::error!("{}: the backend does not say how large the disk is", self.device.name());
+            return;
+        };
+        self.geometry = Geometry {
+            sectors,
+            sector_size: number(self.device.value(2)).unwrap_or(512),
+            read_only: number::<u32>(self.device.value(1)).is_some_and(|info| info & VDISK_READONLY != 0),
+            flush: number::<u32>(self.device.value(3)).is_some_and(|flag| flag != 0),
+        };
+        self.device.write_state(XenbusState::Connected);
+        self.health = Health::Connected;
+    }
+
+    fn stop(&mut self) {
+        if let Some(port) = self.port.take() {
+            self.platform.close_port(port);
+        }
+        for slot in &mut self.slots {
+            if let Some(request) = &mut slot.request {
+                request.orphan = true;
+            }
+        }
+        if self.health != Health::Reclaiming && self.health != Health::Dead {
+            self.health = Health::Reclaiming;
+            self.reclaim_until = None;
+        }
+    }
+
+    fn reclaim(&mut self, now_ns: u64) {
+        let until = *self.reclaim_until.get_or_insert(now_ns.saturating_add(RECLAIM_NS));
+        let ring_back = self.platform.reclaim(&mut self.ring_lent);
+        let pages_back = self.slots.iter().all(|slot| slot.request.is_none());
+        if ring_back {
+            self.ring = None;
+        }
+        if ring_back && pages_back {
+            self.health = Health::Connecting;
+            self.device.closed();
+        } else if now_ns >= until {
+            log::error!("{}: the backend has gone and kept pages; giving them up", self.device.name());
+            self.health = Health::Dead;
+        }
+    }
+}
+
+impl Slot {
+    /// Takes the pages back and frees the slot.
+    fn finish(&mut self, platform: Platform, token: u64, outcome: Result<(), Failure>) -> Completion {
+        let mut quarantined = false;
+        for place in &mut self.lent {
+            // What the backend keeps mapped stays lent for good: dropped here, its reference is never used again.
+            quarantined |= !platform.reclaim(place) && place.take().is_some();
+        }
+        self.request = None;
+        self.generation = self.generation.wrapping_add(1);
+        Completion { token, outcome, quarantined }
+    }
+}
+
+/// How the backend broke the rules.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Fault {
+    Ring(xen_ring::RingFault),
+    UnknownId(u64),
+    WrongOperation(u8),
+}
+
+/// Checks a request against the disk; the last sector within its last page.
+fn last_sector(
+    operation: Operation,
+    first_sector: u64,
+    pages: &[Mfn],
+    disk: &Geometry,
+) -> Result<u8, SubmitError> {
+    if operation == Operation::Flush {
+        return match (disk.flush, pages.is_empty()) {
+            (true, true) => Ok(0),
+            (true, false) => Err(SubmitError::OutOfRange),
+            (false, _) => Err(SubmitError::Unsupported),
+        };
+    }
+    if operation == Operation::Write && disk.read_only {
+        return Err(SubmitError::Unsupported);
+    }
+    let before_last = pages.len().checked_sub(1).filter(|_| pages.len() <= MAX_PAGES);
+    let before_last = before_last.and_then(|n| u64::try_from(n).ok()).ok_or(SubmitError::OutOfRange)?;
+    let start = first_sector.checked_add(before_last * PAGE_SECTORS).ok_or(SubmitError::OutOfRange)?;
+    let left = disk.sectors.checked_sub(start).filter(|left| *left > 0).ok_or(SubmitError::OutOfRange)?;
+    u8::try_from(left.min(PAGE_SECTORS) - 1).map_err(|_| SubmitError::OutOfRange)
+}

@@ -1,0 +1,60 @@
+//! `xen/include/public/io/blkif.h` on x86-64, as ring words.
+
+/// Words of a request: 112 bytes.
+pub(crate) const REQ: usize = 28;
+/// Words of a response: 16 bytes.
+pub(crate) const RSP: usize = 4;
+/// BLKIF_MAX_SEGMENTS_PER_REQUEST
+pub(crate) const SEGMENTS: usize = 11;
+/// Sectors of a page. A sector of this protocol has 512 bytes, whatever the disk's own are (Linux's blkback counts so).
+pub(crate) const PAGE_SECTORS: u64 = 8;
+
+pub(crate) const OP_READ: u8 = 0;
+pub(crate) const OP_WRITE: u8 = 1;
+pub(crate) const OP_FLUSH: u8 = 3;
+
+pub(crate) const RSP_OKAY: i16 = 0;
+pub(crate) const RSP_EOPNOTSUPP: i16 = -2;
+
+/// Segment: reference, first and last sector within its page.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Segment {
+    pub(crate) reference: u32,
+    pub(crate) first: u8,
+    pub(crate) last: u8,
+}
+
+/// A request of at most [`SEGMENTS`] segments.
+pub(crate) fn request(operation: u8, id: u64, sector: u64, segments: &[Segment]) -> [u32; REQ] {
+    let mut words = [0; REQ];
+    let count = u8::try_from(segments.len().min(SEGMENTS)).unwrap_or(0);
+    // operation, nr_segments, handle (u16, ignored by blkback)
+    words[0] = u32::from_le_bytes([operation, count, 0, 0]);
+    (words[2], words[3]) = split(id);
+    (words[4], words[5]) = split(sector);
+    for (pair, segment) in words[6..].as_chunks_mut::<2>().0.iter_mut().zip(segments) {
+        *pair = [segment.reference, u32::from_le_bytes([segment.first, segment.last, 0, 0])];
+    }
+    words
+}
+
+/// A response.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Response {
+    pub(crate) id: u64,
+    pub(crate) operation: u8,
+    pub(crate) status: i16,
+}
+
+impl Response {
+    pub(crate) fn decode(words: [u32; RSP]) -> Self {
+        let [operation, _, low, high] = words[2].to_le_bytes();
+        let id = u64::from(words[0]) | u64::from(words[1]) << 32;
+        Self { id, operation, status: i16::from_le_bytes([low, high]) }
+    }
+}
+
+fn split(value: u64) -> (u32, u32) {
+    let [a, b, c, d, e, f, g, h] = value.to_le_bytes();
+    (u32::from_le_bytes([a, b, c, d]), u32::from_le_bytes([e, f, g, h]))
+}
