@@ -44,8 +44,13 @@ impl BootMemory {
 
     /// A slice of `count` times `value`, or nothing if there is no room.
     pub fn slice<T: Copy>(&mut self, count: usize, value: T) -> Option<&'static mut [T]> {
+        self.slice_with(count, |_| value)
+    }
+
+    /// A slice of `count` values, each made from its index, or nothing if there is no room. The values are never dropped.
+    pub fn slice_with<T>(&mut self, count: usize, mut make: impl FnMut(usize) -> T) -> Option<&'static mut [T]> {
         let bytes = count.checked_mul(size_of::<T>())?;
-        let start = self.top.checked_sub(bytes)? & !(align_of::<T>().max(1) - 1);
+        let start = self.top.checked_sub(bytes)? & !(align_of::<T>() - 1);
         if start < self.bottom {
             return None;
         }
@@ -53,7 +58,7 @@ impl BootMemory {
         let first = start as *mut T;
         for index in 0..count {
             // SAFETY: within the bytes that were free and are taken now, aligned for T.
-            unsafe { first.add(index).write(value) };
+            unsafe { first.add(index).write(make(index)) };
         }
         // SAFETY: initialised just now, and nobody else has these bytes.
         Some(unsafe { core::slice::from_raw_parts_mut(first, count) })
@@ -107,6 +112,8 @@ impl core::fmt::Debug for BootMemory {
         write!(f, "BootMemory({} pages)", self.free_pages())
     }
 }
+
+impl crate::tables::sealed::Sealed for BootMemory {}
 
 impl crate::tables::TableSource for BootMemory {
     fn take(&mut self) -> Option<xen_sys::Pfn> {
