@@ -18,7 +18,8 @@ struct State {
     line: Vec<u8>,
     failure: Option<String>,
     ended: bool,
-    lines: u64,
+    /// Bytes dropped from the beginning of the log.
+    dropped: usize,
 }
 
 /// The serial line; clones share it.
@@ -52,6 +53,7 @@ impl Console {
         let mut state = self.lock();
         if state.log.len() + bytes.len() > KEEP {
             state.log.drain(..KEEP / 2);
+            state.dropped += KEEP / 2;
         }
         state.log.extend_from_slice(bytes);
         for &byte in bytes {
@@ -60,7 +62,6 @@ impl Console {
                 continue;
             }
             let line = std::mem::take(&mut state.line);
-            state.lines += 1;
             let line = String::from_utf8_lossy(&line);
             let Some((_, told)) = line.trim_end().split_once(MARK) else { continue };
             if let Some(reason) = told.strip_prefix("FAILED ") {
@@ -86,13 +87,14 @@ impl Console {
     /// Waits until some line matches; false when the deadline passes or the machine is gone first.
     pub(crate) fn wait_for(&self, deadline: Instant, matches: impl Fn(&str) -> bool) -> bool {
         let mut state = self.lock();
-        let mut seen = u64::MAX;
+        let mut looked_at = 0; // bytes since the beginning of time, up to the end of a line
         loop {
-            if state.lines != seen {
-                seen = state.lines;
-                if String::from_utf8_lossy(&state.log).lines().any(&matches) {
+            let from = usize::max(looked_at, state.dropped) - state.dropped;
+            if let Some(length) = state.log[from..].iter().rposition(|byte| *byte == b'\n') {
+                if String::from_utf8_lossy(&state.log[from..from + length]).lines().any(&matches) {
                     return true;
                 }
+                looked_at = state.dropped + from + length + 1;
             }
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() || state.ended {

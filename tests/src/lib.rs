@@ -16,23 +16,34 @@
 //! # }
 //! ```
 
+mod accelerator;
 pub mod apt;
+mod builder;
 mod bzimage;
 mod channel;
 mod console;
 mod cpio;
 mod dom0;
 mod elf;
+mod guest;
+pub mod host;
 pub mod image;
 mod initramfs;
+mod linux_guest;
+mod logs;
 mod modules;
 pub mod packages;
 pub mod paths;
 pub mod programs;
 mod qemu;
+mod shared;
 pub mod stage;
 pub mod symbols;
 pub mod volume;
 
+pub use builder::{Builder, Xenstored};
 pub use channel::{Output, Stream};
-pub use dom0::{Builder, Dom0, Xenstored};
+pub use dom0::Dom0;
+pub use guest::Guest;
+pub use linux_guest::{LinuxGuest, linux_guest};
+pub use shared::{Shared, Watched};

@@ -1,5 +1,6 @@
 //! One run of QEMU: its command line, its process, and the certainty that it ends with us.
 
+use std::fmt;
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -27,6 +28,27 @@ pub(crate) struct Forward {
     pub(crate) port: u16,
 }
 
+/// What executes the machine's instructions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Accelerator {
+    /// The host's processor.
+    Kvm,
+    /// QEMU, a thread for each processor.
+    Emulation,
+    /// QEMU on one processor, with time that follows the count of instructions.
+    Counted,
+}
+
+impl fmt::Display for Accelerator {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Accelerator::Kvm => "KVM",
+            Accelerator::Emulation => "emulated",
+            Accelerator::Counted => "emulated, instructions counted",
+        })
+    }
+}
+
 /// What to start.
 pub(crate) struct Machine {
     pub(crate) xen: PathBuf,
@@ -34,8 +56,7 @@ pub(crate) struct Machine {
     pub(crate) initramfs: Vec<u8>,
     pub(crate) memory_mib: u32,
     pub(crate) cpus: u32,
-    pub(crate) counted: bool,
-    pub(crate) kvm: bool,
+    pub(crate) accelerator: Accelerator,
     pub(crate) xen_arguments: String,
     pub(crate) linux_arguments: String,
     pub(crate) disks: Vec<Disk>,
@@ -58,7 +79,9 @@ impl Machine {
     /// Starts QEMU; gives its process and the streams of the ports (and the terminal), in order.
     pub(crate) fn start(&self) -> Result<(Qemu, Vec<UnixStream>)> {
         // QEMU's multiboot loader cuts names at blanks and commas, so it gets short ones, relative to a directory.
-        let directory = tempfile::Builder::new().prefix("m1-").tempdir()?;
+        forget_abandoned();
+        let directory =
+            tempfile::Builder::new().prefix(&format!("{PREFIX}{}-", std::process::id())).tempdir()?;
         let at = directory.path();
         symlink(&self.xen, at.join("xen"))?;
         symlink(&self.linux, at.join("linux"))?;
@@ -100,13 +123,22 @@ impl Machine {
             "-serial",
             "chardev:log",
         ]);
-        match (self.kvm, self.counted) {
-            (true, false) => command.args(["-accel", "kvm", "-cpu", "host"]),
+        let cpus = match self.accelerator {
+            Accelerator::Kvm => {
+                command.args(["-accel", "kvm", "-cpu", "host"]);
+                self.cpus
+            }
             // With SMAP, Linux crashes as a PV dom0 on QEMU's emulated processor.
-            (false, false) => command.args(["-accel", "tcg,thread=multi", "-cpu", "max,-smap"]),
-            (_, true) => command.args(["-accel", "tcg", "-cpu", "max,-smap", "-icount", "shift=0"]),
+            Accelerator::Emulation => {
+                command.args(["-accel", "tcg,thread=multi", "-cpu", "max,-smap"]);
+                self.cpus
+            }
+            Accelerator::Counted => {
+                command.args(["-accel", "tcg", "-cpu", "max,-smap", "-icount", "shift=0"]);
+                1
+            }
         };
-        command.arg("-smp").arg(if self.counted { 1 } else { self.cpus }.to_string());
+        command.arg("-smp").arg(cpus.to_string());
         command.arg("-m").arg(self.memory_mib.to_string());
         command.args(["-kernel", "xen", "-append", &self.xen_arguments]);
         command.arg("-initrd").arg(format!("linux {},initramfs", self.linux_arguments.replace(',', ",,")));
@@ -120,7 +152,7 @@ impl Machine {
                 forward.host, forward.port
             ));
         }
-        command.args(["-netdev", &network, "-device", "e1000,netdev=net"]);
+        command.args(["-netdev", &network, "-device", "e1000,netdev=net,romfile="]);
         for (number, disk) in self.disks.iter().enumerate() {
             let read_only = if disk.read_only { "on" } else { "off" };
             command.arg("-drive").arg(format!(
@@ -140,6 +172,25 @@ impl Machine {
         // Ctrl-C is for us; we end QEMU.
         command.process_group(0);
         command
+    }
+}
+
+/// Begins the names of the directories that QEMU boots from; the process's id follows.
+const PREFIX: &str = "m1-testbed-";
+
+/// Removes the directories of processes that were killed while they booted.
+fn forget_abandoned() {
+    let Ok(entries) = fs::read_dir(std::env::temp_dir()) else { return };
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        let owner =
+            name.to_str().and_then(|name| name.strip_prefix(PREFIX)?.split('-').next()?.parse::<u32>().ok());
+        let old = entry.metadata().and_then(|data| data.modified()).is_ok_and(|time| {
+            time.elapsed().is_ok_and(|age| age > Duration::from_secs(600)) // longer than any boot
+        });
+        if owner.is_some_and(|owner| old && !Path::new(&format!("/proc/{owner}")).exists()) {
+            let _ = fs::remove_dir_all(entry.path());
+        }
     }
 }
 
@@ -178,11 +229,9 @@ impl Qemu {
         text
     }
 
-    /// The files that QEMU booted from are of no more use once the machine runs.
+    /// The files that QEMU started from are of no more use once the machine runs: what it needs it holds open.
     pub(crate) fn booted(&mut self) {
-        if let Some(directory) = &self.directory {
-            let _ = fs::remove_file(directory.path().join("initramfs"));
-        }
+        self.directory = None;
     }
 
     fn accept(&mut self, listener: &UnixListener, deadline: Instant) -> Result<UnixStream> {
