@@ -1,0 +1,519 @@
+//! Everything around the engine: volumes with bytes, frames, the grant table with its pins, rings, and clients that use
+//! `mm-client`.
+
+use std::collections::{BTreeSet, VecDeque};
+
+use mm_client::{AskError, Event, Lookup, MapClient, Retry, Settings, Window};
+use mm_proto::{Request, Response};
+
+use crate::*;
+
+/// A page's bytes.
+pub(super) type Bytes = [u8; 16];
+/// What is in a frame that nobody may look at.
+pub(super) const GARBAGE: Bytes = [0xee; 16];
+
+/// The bytes of a page of a volume; no two pages have the same.
+pub(super) fn bytes(volume: VolumeId, page: u64) -> Bytes {
+    let mut bytes = [0; 16];
+    bytes[..2].copy_from_slice(&volume.0.to_le_bytes());
+    bytes[2..10].copy_from_slice(&page.to_le_bytes());
+    bytes[10..].copy_from_slice(b"volume");
+    bytes
+}
+
+/// Which page of which volume bytes are.
+pub(super) fn whose(bytes: Bytes) -> Option<(VolumeId, u64)> {
+    let volume = u16::from_le_bytes(bytes[..2].try_into().unwrap());
+    let page = u64::from_le_bytes(bytes[2..10].try_into().unwrap());
+    (&bytes[10..] == b"volume").then_some((VolumeId(volume), page))
+}
+
+#[derive(Clone, Copy, Default)]
+pub(super) struct Entry {
+    pub(super) permit: Option<(ClientId, FrameId)>,
+    /// Mappings, and of what they are. While there is one, the same client maps the same frame again whatever the entry
+    /// says by now: `map_grant_ref` of Xen looks at the entry only for the first pin.
+    pub(super) pins: u32,
+    pub(super) pinned: Option<(ClientId, FrameId)>,
+}
+
+/// The grant table.
+pub(super) struct GrantTable {
+    first: u32,
+    pub(super) entries: Vec<Entry>,
+}
+
+impl GrantTable {
+    fn at(&mut self, reference: u32) -> Option<&mut Entry> {
+        self.entries.get_mut(reference.checked_sub(self.first)? as usize)
+    }
+
+    /// What GNTTABOP_map_grant_ref does.
+    pub(super) fn map(&mut self, client: ClientId, reference: u32) -> Option<FrameId> {
+        let entry = self.at(reference)?;
+        if entry.pins == 0 {
+            entry.pinned = Some(entry.permit.filter(|(owner, _)| *owner == client)?);
+        }
+        let (_, frame) = entry.pinned.filter(|(owner, _)| *owner == client)?;
+        entry.pins += 1;
+        Some(frame)
+    }
+
+    pub(super) fn unmap(&mut self, reference: u32) {
+        let entry = self.at(reference).unwrap();
+        entry.pins -= 1;
+        if entry.pins == 0 {
+            entry.pinned = None;
+        }
+    }
+}
+
+impl Grants for GrantTable {
+    fn is_reading(&self, reference: Reference) -> bool {
+        self.entries[(reference.0 - self.first) as usize].pins > 0
+    }
+
+    fn permit(&mut self, reference: Reference, client: ClientId, frame: FrameId) {
+        let entry = self.at(reference.0).unwrap();
+        assert!(entry.permit.is_none() && entry.pins == 0, "an entry in use was written");
+        entry.permit = Some((client, frame));
+    }
+
+    fn try_revoke(&mut self, reference: Reference) -> Result<(), InUse> {
+        let entry = self.at(reference.0).unwrap();
+        if entry.pins > 0 {
+            return Err(InUse);
+        }
+        entry.permit = None;
+        Ok(())
+    }
+}
+
+/// A mapping, and the bytes that were seen when it was made.
+#[derive(Clone, Copy)]
+pub(super) struct Mapping {
+    pub(super) page: u64,
+    pub(super) reference: u32,
+    pub(super) frame: FrameId,
+    pub(super) seen: Bytes,
+}
+
+pub(super) struct Ring {
+    pub(super) id: RingId,
+    pub(super) volume: VolumeId,
+    pub(super) mm: MapClient<'static>,
+    pub(super) inbox: VecDeque<Response>,
+    pub(super) maps: Vec<Mapping>,
+    /// Pages that the program waits for.
+    pub(super) waiting: BTreeSet<u64>,
+    /// Pages whose copy found no room on the ring.
+    pub(super) later: Vec<u64>,
+    /// Pages with which it could go on: by a map, by a copy, and not at all.
+    pub(super) outcomes: [u64; 3],
+    /// Revocations that it has not obeyed yet.
+    pub(super) revoked: Option<(u64, u32, u32)>,
+}
+
+/// A domain with one honest ring for each of its devices, and what its hostile side maps.
+pub(super) struct Peer {
+    pub(super) client: ClientId,
+    pub(super) rings: Vec<Ring>,
+    pub(super) grabbed: Vec<Mapping>,
+    /// Volumes that it was ever attached to.
+    pub(super) volumes: BTreeSet<u16>,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Shape {
+    pub(super) frames: u32,
+    pub(super) references: u32,
+    pub(super) rings: u32,
+    pub(super) clients: u32,
+    /// Windows that a client can hold.
+    pub(super) rows: usize,
+    pub(super) limits: Limits,
+}
+
+impl Default for Shape {
+    fn default() -> Self {
+        let limits = Limits { first_reference: 100, reserve: 4, metadata_pages: 77, seed: 9, ..Limits::default() };
+        Self { frames: 64, references: 512, rings: 8, clients: 6, rows: 64, limits }
+    }
+}
+
+pub(super) struct World {
+    pub(super) engine: Engine<'static>,
+    pub(super) table: GrantTable,
+    pub(super) frames: Vec<Bytes>,
+    pub(super) reads: Vec<Read>,
+    pub(super) copies: VecDeque<Copy>,
+    pub(super) peers: Vec<Peer>,
+    /// Domains that were disconnected, but live on with what they map.
+    pub(super) ghosts: Vec<Peer>,
+    pub(super) bad: BTreeSet<(u16, u64)>,
+    pub(super) now: u64,
+    pub(super) shape: Shape,
+    out: Effects,
+}
+
+pub(super) fn rows<T: Default + Clone>(count: usize) -> &'static mut [T] {
+    Box::leak(vec![T::default(); count].into_boxed_slice())
+}
+
+impl World {
+    pub(super) fn new(shape: Shape) -> Self {
+        let Shape { frames, references, rings, clients, limits, .. } = shape;
+        let sizes = TableSizes::new(frames, references, rings, clients, limits.window);
+        let tables = Tables {
+            frames: rows(sizes.frames),
+            frame_buckets: rows(sizes.frame_buckets),
+            references: rows(sizes.references),
+            windows: rows(sizes.windows),
+            window_buckets: rows(sizes.window_buckets),
+            rings: rows(sizes.rings),
+            requests: rows(sizes.requests),
+            clients: rows(sizes.clients),
+        };
+        let mut engine = Engine::new(tables, limits);
+        engine.extend_references(references);
+        let entries = vec![Entry::default(); sizes.references];
+        Self {
+            engine,
+            table: GrantTable { first: limits.first_reference, entries },
+            frames: vec![GARBAGE; frames as usize],
+            reads: Vec::new(),
+            copies: VecDeque::new(),
+            peers: Vec::new(),
+            ghosts: Vec::new(),
+            bad: BTreeSet::new(),
+            now: 1000,
+            shape,
+            out: Effects::new(),
+        }
+    }
+
+    pub(super) fn volume(&mut self, pages: u64, group: u16, sharing: Sharing) -> VolumeId {
+        self.engine.add_volume(pages, GroupId(group), sharing).unwrap()
+    }
+
+    /// A new domain with these devices, if M1 takes it.
+    pub(super) fn connect(&mut self, volumes: &[(VolumeId, u64)], window: u32) -> Option<usize> {
+        let client = self.engine.admit().ok()?;
+        let mut peer = Peer { client, rings: Vec::new(), grabbed: Vec::new(), volumes: BTreeSet::new() };
+        for (volume, pages) in volumes {
+            let Ok(id) = self.engine.attach(client, *volume) else { continue };
+            peer.volumes.insert(volume.0);
+            let settings =
+                Settings { version: mm_proto::VERSION, window, pages: *pages, patience: 1_000_000_000 };
+            peer.rings.push(Ring {
+                id,
+                volume: *volume,
+                mm: MapClient::new(rows::<Window>(self.shape.rows), settings),
+                inbox: VecDeque::new(),
+                maps: Vec::new(),
+                waiting: BTreeSet::new(),
+                later: Vec::new(),
+                outcomes: [0; 3],
+                revoked: None,
+            });
+        }
+        self.peers.push(peer);
+        let peer = self.peers.len() - 1;
+        for ring in 0..self.peers[peer].rings.len() {
+            self.pump(peer, ring);
+        }
+        Some(peer)
+    }
+
+    /// What the caller of the engine does with effects.
+    fn perform(&mut self) {
+        let out = std::mem::take(&mut self.out);
+        for effect in out.iter() {
+            match effect.clone() {
+                Effect::Reply { ring, mut response } => {
+                    self.now += 3;
+                    self.engine.stamp(&mut response, self.now);
+                    assert_eq!(response.timing.replied, self.now);
+                    let response = Response::decode(&response.encode()).unwrap();
+                    let rings = self.peers.iter_mut().flat_map(|peer| &mut peer.rings);
+                    if let Some(ring) = rings.into_iter().find(|other| other.id == ring) {
+                        ring.inbox.push_back(response);
+                    }
+                }
+                Effect::Read(read) => {
+                    // From now on the disk may write there.
+                    for frame in &read.frames {
+                        self.frames[frame.0 as usize] = GARBAGE;
+                    }
+                    self.reads.push(read);
+                }
+                Effect::Copy(copy) => self.copies.push_back(copy),
+            }
+        }
+    }
+
+    pub(super) fn advance(&mut self) {
+        for _ in 0..100_000 {
+            let more = self.engine.advance(&mut self.table, &mut self.out);
+            self.perform();
+            if !more {
+                return;
+            }
+        }
+        panic!("the engine is never done");
+    }
+
+    /// Puts an honest client's request on its ring.
+    pub(super) fn send(&mut self, peer: usize, ring: usize, request: &Request) {
+        let id = self.peers[peer].rings[ring].id;
+        self.send_words(id, &request.encode()).expect("an honest client was blamed");
+    }
+
+    pub(super) fn send_words(&mut self, ring: RingId, words: &[u32; 32]) -> Result<(), ClientFault> {
+        self.now += 7;
+        let result = self.engine.handle_words(self.now, ring, words, &mut self.table, &mut self.out);
+        self.perform();
+        result
+    }
+
+    pub(super) fn pump(&mut self, peer: usize, ring: usize) {
+        while let Some(request) = self.peers[peer].rings[ring].mm.next_request(self.now) {
+            self.send(peer, ring, &request);
+        }
+    }
+
+    /// The program touches a page.
+    pub(super) fn touch(&mut self, peer: usize, ring: usize, page: u64) {
+        match self.peers[peer].rings[ring].mm.lookup(page) {
+            Lookup::Have(reference) => {
+                if self.map(peer, ring, page, reference) {
+                    self.peers[peer].rings[ring].outcomes[0] += 1;
+                    return;
+                }
+                match self.peers[peer].rings[ring].mm.map_failed(page) {
+                    Retry::Ask => self.ask(peer, ring, page),
+                    Retry::Copy => self.copy(peer, ring, page),
+                }
+            }
+            Lookup::Missing => self.ask(peer, ring, page),
+        }
+    }
+
+    pub(super) fn map(&mut self, peer: usize, ring: usize, page: u64, reference: u32) -> bool {
+        let client = self.peers[peer].client;
+        let Some(frame) = self.table.map(client, reference) else { return false };
+        let seen = self.frames[frame.0 as usize];
+        let ring = &mut self.peers[peer].rings[ring];
+        assert_eq!(whose(seen), Some((ring.volume, page)), "a reference led to a wrong page");
+        ring.maps.push(Mapping { page, reference, frame, seen });
+        ring.mm.mapped(page);
+        true
+    }
+
+    pub(super) fn ask(&mut self, peer: usize, ring: usize, page: u64) {
+        let now = self.now;
+        match self.peers[peer].rings[ring].mm.ask(page, 8, now) {
+            Ok(request) => {
+                self.peers[peer].rings[ring].waiting.insert(page);
+                self.send(peer, ring, &request);
+            }
+            Err(AskError::TableFull) => {
+                self.pump(peer, ring);
+                self.copy(peer, ring, page);
+            }
+            Err(AskError::OutOfRange) => self.peers[peer].rings[ring].outcomes[2] += 1,
+            Err(AskError::NotReady | AskError::RingFull | AskError::Asked) => {}
+        }
+    }
+
+    pub(super) fn copy(&mut self, peer: usize, ring: usize, page: u64) {
+        let now = self.now;
+        match self.peers[peer].rings[ring].mm.copy(page, 5000, now) {
+            Ok(request) => {
+                self.peers[peer].rings[ring].waiting.insert(page);
+                self.send(peer, ring, &request);
+            }
+            Err(AskError::RingFull) => self.peers[peer].rings[ring].later.push(page),
+            Err(_) => {}
+        }
+    }
+
+    /// The client looks at its oldest response. False where there is none.
+    pub(super) fn deliver(&mut self, peer: usize, ring: usize) -> bool {
+        let this = &mut self.peers[peer].rings[ring];
+        let Some(response) = this.inbox.pop_front() else { return false };
+        match this.mm.on_response(&response).expect("M1 broke the protocol") {
+            Event::Ready { .. } | Event::Nothing => {}
+            Event::Unsupported => panic!("our own version was refused"),
+            Event::Granted { page } => {
+                this.waiting.remove(&page);
+                if let Lookup::Have(reference) = this.mm.lookup(page)
+                    && self.map(peer, ring, page, reference)
+                {
+                    self.peers[peer].rings[ring].outcomes[0] += 1;
+                } else if self.peers[peer].rings[ring].mm.map_failed(page) == Retry::Copy {
+                    self.copy(peer, ring, page);
+                }
+            }
+            Event::CopyInstead { page } => self.copy(peer, ring, page),
+            Event::Copied { page, .. } => {
+                this.waiting.remove(&page);
+                this.outcomes[1] += 1;
+            }
+            Event::Failed { page, .. } => {
+                this.waiting.remove(&page);
+                this.outcomes[2] += 1;
+            }
+            Event::Revoke { page, reference, count } => this.revoked = Some((page, reference, count)),
+        }
+        self.pump(peer, ring);
+        for page in std::mem::take(&mut self.peers[peer].rings[ring].later) {
+            self.copy(peer, ring, page);
+        }
+        true
+    }
+
+    /// The client does what a revocation demands.
+    pub(super) fn obey(&mut self, peer: usize, ring: usize) {
+        let this = &mut self.peers[peer].rings[ring];
+        let Some((page, reference, count)) = this.revoked.take() else { return };
+        let mut kept = Vec::new();
+        for map in this.maps.drain(..) {
+            if (page..page + u64::from(count)).contains(&map.page) {
+                assert_eq!(u64::from(map.reference - reference), map.page - page);
+                self.table.unmap(map.reference);
+                this.mm.unmapped(map.page);
+            } else {
+                kept.push(map);
+            }
+        }
+        this.maps = kept;
+        this.mm.revoked();
+        self.pump(peer, ring);
+    }
+
+    pub(super) fn unmap(&mut self, peer: usize, ring: usize, which: usize) {
+        let this = &mut self.peers[peer].rings[ring];
+        if this.maps.is_empty() {
+            return;
+        }
+        let map = this.maps.swap_remove(which % this.maps.len());
+        self.table.unmap(map.reference);
+        this.mm.unmapped(map.page);
+    }
+
+    /// Maps a window's other pages, as a client does that faults around.
+    pub(super) fn fault_around(&mut self, peer: usize, ring: usize, page: u64) {
+        let around: Vec<_> = self.peers[peer].rings[ring].mm.neighbours(page, 16).collect();
+        for (page, reference) in around {
+            if !self.peers[peer].rings[ring].maps.iter().any(|map| map.page == page)
+                && !self.map(peer, ring, page, reference)
+            {
+                let _ = self.peers[peer].rings[ring].mm.map_failed(page);
+                break;
+            }
+        }
+    }
+
+    /// A block read ends.
+    pub(super) fn end_read(&mut self, which: usize) {
+        if self.reads.is_empty() {
+            return;
+        }
+        let read = self.reads.swap_remove(which % self.reads.len());
+        let pages = read.page..read.page + read.frames.len() as u64;
+        let outcome = if self.bad.iter().any(|(volume, page)| *volume == read.volume.0 && pages.contains(page)) {
+            Err(ReadFailed)
+        } else {
+            for (page, frame) in pages.zip(&read.frames) {
+                self.frames[frame.0 as usize] = bytes(read.volume, page);
+            }
+            Ok(())
+        };
+        self.engine.read_done(&read, outcome).unwrap();
+        self.advance();
+    }
+
+    /// A copy is made; where `reference` is bad, Xen refuses.
+    pub(super) fn end_copy(&mut self, copied: Copied) {
+        let Some(copy) = self.copies.pop_front() else { return };
+        let content = whose(self.frames[copy.frame.0 as usize]).expect("garbage was copied");
+        let everybody = self.peers.iter().chain(&self.ghosts);
+        if let Some(peer) = everybody.into_iter().find(|peer| peer.client == copy.client) {
+            assert!(peer.volumes.contains(&content.0.0), "a page of a foreign volume was copied");
+        }
+        self.engine.copy_done(copy.request, copied, &mut self.out).unwrap();
+        self.perform();
+        self.advance();
+    }
+
+    /// Runs until nothing happens any more by itself.
+    pub(super) fn settle(&mut self) {
+        for _ in 0..10_000 {
+            self.advance();
+            let mut busy = !self.reads.is_empty() || !self.copies.is_empty();
+            self.end_read(0);
+            self.end_copy(Copied::Done);
+            for peer in 0..self.peers.len() {
+                for ring in 0..self.peers[peer].rings.len() {
+                    while self.deliver(peer, ring) {
+                        busy = true;
+                    }
+                    self.obey(peer, ring);
+                    busy |= !self.peers[peer].rings[ring].inbox.is_empty();
+                }
+            }
+            if !busy {
+                return;
+            }
+        }
+        panic!("it never settles");
+    }
+
+    /// The devices are gone; the domain lives on with what it maps.
+    pub(super) fn disconnect(&mut self, peer: usize) {
+        let mut peer = self.peers.swap_remove(peer);
+        self.engine.disconnect(peer.client, &mut self.table);
+        for ring in &mut peer.rings {
+            ring.inbox.clear();
+        }
+        self.ghosts.push(peer);
+        self.advance();
+    }
+
+    /// A domain that was disconnected dies: Xen drops its mappings.
+    pub(super) fn bury(&mut self, ghost: usize) {
+        if self.ghosts.is_empty() {
+            return;
+        }
+        let ghost = self.ghosts.swap_remove(ghost % self.ghosts.len());
+        for map in ghost.rings.iter().flat_map(|ring| &ring.maps).chain(&ghost.grabbed) {
+            self.table.unmap(map.reference);
+        }
+    }
+
+    /// The sentence that everything is about: what a client maps is the page that it takes it for, and does not change.
+    pub(super) fn verify(&mut self) {
+        // A number that is free again is another client's: what had it before must be gone completely.
+        let engine = &self.engine;
+        self.ghosts.retain(|ghost| {
+            let gone = engine.client_state(ghost.client) == ClientState::Free;
+            let maps = ghost.rings.iter().any(|ring| !ring.maps.is_empty()) || !ghost.grabbed.is_empty();
+            assert!(!(gone && maps), "a client is forgotten that maps pages");
+            !gone
+        });
+        for peer in self.peers.iter().chain(&self.ghosts) {
+            for ring in &peer.rings {
+                for map in &ring.maps {
+                    assert_eq!(self.frames[map.frame.0 as usize], bytes(ring.volume, map.page));
+                }
+            }
+            for map in &peer.grabbed {
+                assert_eq!(self.frames[map.frame.0 as usize], map.seen, "a mapped page changed");
+                let (volume, _) = whose(map.seen).expect("garbage was lent");
+                assert!(peer.volumes.contains(&volume.0), "a page of a foreign volume was lent");
+            }
+        }
+    }
+}
