@@ -72,11 +72,16 @@ impl Root {
         self.resolve(Path::new(guest)).is_ok_and(|path| path.symlink_metadata().is_ok())
     }
 
-    /// Makes a directory and those above it where they are missing.
+    /// Makes a directory and those above it where they are missing, readable for all whatever the caller's umask is.
     pub(crate) fn directory(&self, guest: &Path) -> Result<PathBuf> {
         let path = self.resolve(guest)?;
-        fs::create_dir_all(&path)
-            .with_context(|| format!("cannot make the directory {}", guest.display()))?;
+        let missing: Vec<&Path> = path.ancestors().take_while(|above| !above.exists()).collect();
+        for directory in missing.into_iter().rev() {
+            fs::create_dir(directory)
+                .and_then(|()| fs::set_permissions(directory, fs::Permissions::from_mode(0o755)))
+                .with_context(|| format!("cannot make the directory {}", guest.display()))?;
+        }
+        ensure!(path.is_dir(), "{} is no directory", guest.display());
         Ok(path)
     }
 
