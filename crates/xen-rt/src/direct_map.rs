@@ -17,6 +17,8 @@ pub(crate) struct Bump {
     pub(crate) end: u64,
 }
 
+impl tables::sealed::Sealed for Bump {}
+
 impl TableSource for Bump {
     fn take(&mut self) -> Option<Pfn> {
         let taken = Pfn(self.next);

@@ -1,1 +1,315 @@
-//! Pages of other domains, mapped by grant.
+//! Pages of other domains, mapped by grant into the kernel's half of the address space.
+//!
+//! They are words that their owner may change at any time. A page that was mapped read-only faults when it is
+//! written: a panic. Xen takes no mapping away, whatever becomes of the owner.
+
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use spin::Once;
+use xen::{Access, Hypervisor};
+use xen_ring::PageWords;
+use xen_sys::grant::{MapGrantRef, UNMAP_BATCH, UnmapGrantRef, gntmap};
+use xen_sys::memory::{Flush, MulticallEntry};
+use xen_sys::{DomId, GrantHandle, GrantRef, GrantStatus, PAGE_SHIFT, PAGE_SIZE, Pfn, grant, hypercall};
+
+pub use crate::tables::{TableError, TableSource};
+use crate::{layout, native, pte, tables};
+
+/// Most pages of one window.
+pub const WINDOW_MAX: usize = 4096;
+const WORD: usize = 64;
+
+/// Next address that no window has.
+static NEXT: AtomicU64 = AtomicU64::new(layout::FOREIGN_BASE);
+/// What addresses show that had a foreign page once and are still referred to: a page of ours without meaning.
+static NOBODYS: Once<Pfn> = Once::new();
+
+/// Addresses for foreign pages.
+pub struct ForeignWindow {
+    base: u64,
+    pages: usize,
+    taken: [u64; WINDOW_MAX / WORD],
+}
+
+/// A mapped page of another domain. [`ForeignWindow::unmap`] ends it.
+#[must_use = "a page that is dropped stays mapped for ever"]
+#[derive(PartialEq, Eq, Debug)]
+pub struct ForeignPage {
+    address: u64,
+    handle: GrantHandle,
+    reference: GrantRef,
+}
+
+impl ForeignPage {
+    /// What is in it, now.
+    #[must_use]
+    pub fn words(&self) -> &PageWords {
+        // SAFETY: mapped until `unmap` consumes the page; words may be changed by anybody.
+        unsafe { &*(self.address as *const PageWords) }
+    }
+
+    /// The owner's reference.
+    #[must_use]
+    pub const fn reference(&self) -> GrantRef {
+        self.reference
+    }
+}
+
+/// A mapped page of another domain that may be referred to for ever, such as a ring. [`ForeignWindow::retire`] gives the
+/// owner its page back.
+#[must_use = "a page that is dropped stays mapped for ever"]
+#[derive(PartialEq, Eq, Debug)]
+pub struct StaticPage(ForeignPage);
+
+impl StaticPage {
+    /// What is in it, now; and after it was retired, words without meaning.
+    #[must_use]
+    pub fn words(&self) -> &'static PageWords {
+        // SAFETY: something is mapped there for ever: the foreign page, or `NOBODYS`.
+        unsafe { &*(self.0.address as *const PageWords) }
+    }
+
+    /// The owner's reference.
+    #[must_use]
+    pub const fn reference(&self) -> GrantRef {
+        self.0.reference
+    }
+}
+
+impl ForeignWindow {
+    /// A window of `pages` addresses, with page tables out of `memory`.
+    ///
+    /// # Errors
+    /// No memory for tables, or Xen refused them.
+    ///
+    /// # Panics
+    /// If `pages` is more than [`WINDOW_MAX`].
+    pub fn new(pages: usize, memory: &mut dyn TableSource) -> Result<Self, TableError> {
+        assert!(pages <= WINDOW_MAX, "a window has at most {WINDOW_MAX} pages");
+        let bytes = (pages * PAGE_SIZE) as u64;
+        let base = NEXT.load(Ordering::Relaxed);
+        if NOBODYS.get().is_none() {
+            let page = memory.take().ok_or(TableError::Memory)?;
+            NOBODYS.call_once(|| page);
+        }
+        let mut address = base;
+        while address < base + bytes {
+            tables::ensure(address, 1, memory)?;
+            address = (address | 0x1f_ffff) + 1;
+        }
+        NEXT.store(base + bytes, Ordering::Relaxed);
+        Ok(Self { base, pages, taken: [0; WINDOW_MAX / WORD] })
+    }
+
+    /// Addresses that are free.
+    #[must_use]
+    pub fn free(&self) -> usize {
+        self.pages - self.taken.iter().map(|word| word.count_ones() as usize).sum::<usize>()
+    }
+
+    /// Maps `references` of `owner` read-only; `out` gets a page for each that could be mapped.
+    ///
+    /// # Errors
+    /// The first status that was not okay; [`GrantStatus::NO_SPACE`] also when the window is full. What could be mapped is.
+    ///
+    /// # Panics
+    /// If `out` is shorter than `references`, or holds a page already.
+    pub fn map(
+        &mut self,
+        owner: DomId,
+        references: &[GrantRef],
+        out: &mut [Option<ForeignPage>],
+    ) -> Result<(), GrantStatus> {
+        self.map_all(owner, references, Access::ReadOnly, out)
+    }
+
+    /// As [`Self::map`], writable.
+    ///
+    /// # Errors
+    /// As [`Self::map`].
+    ///
+    /// # Panics
+    /// As [`Self::map`].
+    pub fn map_writable(
+        &mut self,
+        owner: DomId,
+        references: &[GrantRef],
+        out: &mut [Option<ForeignPage>],
+    ) -> Result<(), GrantStatus> {
+        self.map_all(owner, references, Access::ReadWrite, out)
+    }
+
+    /// Maps one page that is to be referred to for as long as the program runs: a ring.
+    ///
+    /// # Errors
+    /// As [`Self::map`].
+    pub fn map_static(
+        &mut self,
+        owner: DomId,
+        reference: GrantRef,
+        access: Access,
+    ) -> Result<StaticPage, GrantStatus> {
+        let mut out = [None];
+        self.map_all(owner, &[reference], access, &mut out)?;
+        let [page] = out;
+        page.map(StaticPage).ok_or(GrantStatus::GENERAL_ERROR)
+    }
+
+    fn map_all(
+        &mut self,
+        owner: DomId,
+        references: &[GrantRef],
+        access: Access,
+        out: &mut [Option<ForeignPage>],
+    ) -> Result<(), GrantStatus> {
+        assert!(out.len() >= references.len() && out.iter().all(Option::is_none), "room for each page");
+        let mut result = Ok(());
+        for (references, out) in references.chunks(UNMAP_BATCH).zip(out.chunks_mut(UNMAP_BATCH)) {
+            if let Err(status) = self.map_batch(owner, references, access, out) {
+                result = result.and(Err(status));
+            }
+        }
+        result
+    }
+
+    fn map_batch(
+        &mut self,
+        owner: DomId,
+        references: &[GrantRef],
+        access: Access,
+        out: &mut [Option<ForeignPage>],
+    ) -> Result<(), GrantStatus> {
+        let flags = match access {
+            Access::ReadOnly => gntmap::HOST_MAP | gntmap::READONLY,
+            Access::ReadWrite => gntmap::HOST_MAP,
+        };
+        let empty = MapGrantRef {
+            host_addr: 0,
+            flags,
+            reference: 0,
+            dom: owner.0,
+            status: GrantStatus::GENERAL_ERROR,
+            handle: 0,
+            dev_bus_addr: 0,
+        };
+        let mut ops = [empty; UNMAP_BATCH];
+        let mut used = 0;
+        for reference in references {
+            let Some(address) = self.take() else { break };
+            ops[used] = MapGrantRef { host_addr: address, reference: reference.0, ..empty };
+            used += 1;
+        }
+        // SAFETY: addresses of this window that nobody has and that are absent.
+        let asked = used == 0 || unsafe { native().grant_map(&mut ops[..used]) }.is_ok();
+        let mut result = if used < references.len() { Err(GrantStatus::NO_SPACE) } else { Ok(()) };
+        for (op, out) in ops[..used].iter().zip(out) {
+            let status = if asked { op.status } else { GrantStatus::GENERAL_ERROR };
+            if status.is_okay() {
+                *out = Some(ForeignPage {
+                    address: op.host_addr,
+                    handle: GrantHandle(op.handle),
+                    reference: GrantRef(op.reference),
+                });
+            } else {
+                self.release(op.host_addr);
+                result = result.and(Err(status));
+            }
+        }
+        result
+    }
+
+    /// Unmaps all pages that are there, in batches; leaves `None`.
+    pub fn unmap(&mut self, pages: &mut [Option<ForeignPage>]) {
+        for pages in pages.chunks_mut(UNMAP_BATCH) {
+            let mut ops = [EMPTY_UNMAP; UNMAP_BATCH];
+            let mut used = 0;
+            for page in pages.iter_mut().filter_map(Option::take) {
+                ops[used] = unmap_op(&page);
+                used += 1;
+            }
+            if used == 0 {
+                continue;
+            }
+            // SAFETY: the pages were consumed: nobody refers to them.
+            unsafe { native().grant_unmap(&mut ops[..used]) }.expect("own mappings can be unmapped");
+            for op in &ops[..used] {
+                assert!(op.status.is_okay(), "Xen does not know our mapping: {op:?}");
+                self.release(op.host_addr);
+            }
+        }
+    }
+
+    /// Gives a page back that others may still refer to: its address shows words without meaning from now on, and is never used again.
+    pub fn retire(&mut self, page: StaticPage) {
+        let nobodys = NOBODYS
+            .get()
+            .and_then(|page| crate::machine::machine().frame(*page))
+            .expect("made with the window");
+        let mut unmap = [unmap_op(&page.0)];
+        let mut calls = [
+            MulticallEntry {
+                op: hypercall::GRANT_TABLE_OP,
+                result: 0,
+                args: [grant::op::UNMAP_GRANT_REF, (&raw mut unmap).addr() as u64, 1, 0, 0, 0],
+            },
+            MulticallEntry {
+                op: hypercall::UPDATE_VA_MAPPING,
+                result: 0,
+                args: [
+                    page.0.address,
+                    pte::kernel(nobodys, pte::Kernel::ReadWrite),
+                    Flush::Page.bits(),
+                    0,
+                    0,
+                    0,
+                ],
+            },
+        ];
+        // SAFETY: whoever has a reference finds words there, before and after; nothing runs in between.
+        let asked = unsafe { native().multicall(&mut calls) };
+        let fine = asked.is_ok() && calls.iter().all(|call| call.result == 0) && unmap[0].status.is_okay();
+        assert!(fine, "Xen does not know our mapping: {asked:?}, {calls:?}, {unmap:?}");
+    }
+
+    /// Whether Xen lets the page be executed. It stays so; it is unmapped as any other.
+    #[cfg(feature = "image")]
+    pub(crate) fn try_execute(&self, page: &ForeignPage) -> bool {
+        let Some(l1) = tables::l1_of(page.address) else { return false };
+        let Some(frame) = pte::frame(l1.entry(layout::index(page.address, 1))) else { return false };
+        let entry = pte::kernel(frame, pte::Kernel::ReadExec);
+        // SAFETY: the same frame, readable as before; nobody jumps there.
+        unsafe { native().update_va_mapping(page.address, entry, Flush::Page) }.is_ok()
+            && pte::is_executable(l1.entry(layout::index(page.address, 1)))
+    }
+
+    fn take(&mut self) -> Option<u64> {
+        for (index, word) in self.taken.iter_mut().enumerate() {
+            let bit = word.trailing_ones() as usize;
+            if bit < WORD && index * WORD + bit < self.pages {
+                *word |= 1 << bit;
+                return Some(self.base + ((index * WORD + bit) * PAGE_SIZE) as u64);
+            }
+        }
+        None
+    }
+
+    fn release(&mut self, address: u64) {
+        let page = usize::try_from((address - self.base) >> PAGE_SHIFT).unwrap_or(usize::MAX);
+        if let Some(word) = self.taken.get_mut(page / WORD) {
+            *word &= !(1 << (page % WORD));
+        }
+    }
+}
+
+impl core::fmt::Debug for ForeignWindow {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "ForeignWindow({} of {} free)", self.free(), self.pages)
+    }
+}
+
+const EMPTY_UNMAP: UnmapGrantRef =
+    UnmapGrantRef { host_addr: 0, dev_bus_addr: 0, handle: 0, status: GrantStatus::GENERAL_ERROR };
+
+fn unmap_op(page: &ForeignPage) -> UnmapGrantRef {
+    UnmapGrantRef { host_addr: page.address, handle: page.handle.0, ..EMPTY_UNMAP }
+}

@@ -19,8 +19,13 @@ pub(crate) struct Machine {
     shareable_end: AtomicU64,
 }
 
-/// Marks a number whose frame went back to Xen; the low bits are the pool's.
+/// Marks a number whose frame went back to Xen; the other bits are then the pool's.
 pub(crate) const GIVEN_BACK: u64 = 1 << 63;
+/// Bits of a list entry that are the frame's: 4 PiB of machine memory. Above them a page table of user space has the number of
+/// its companion page.
+const FRAME_BITS: u32 = 40;
+/// Numbers that fit above the frame: 32 GiB of the domain's own memory.
+pub(crate) const COMPANIONS: u64 = 1 << (63 - FRAME_BITS);
 
 static MACHINE: Once<Machine> = Once::new();
 
@@ -50,7 +55,21 @@ impl Machine {
     /// The frame behind a number.
     pub(crate) fn frame(&self, pfn: Pfn) -> Option<Mfn> {
         let value = self.p2m.get(usize::try_from(pfn.0).ok()?)?.load(Ordering::Relaxed);
-        (value & GIVEN_BACK == 0).then_some(Mfn(value))
+        (value & GIVEN_BACK == 0).then_some(Mfn(value & ((1 << FRAME_BITS) - 1)))
+    }
+
+    /// Remembers the page that goes with a page table; number 0 forgets it.
+    pub(crate) fn set_companion(&self, table: Pfn, companion: Pfn) {
+        let (Some(slot), Some(frame)) = (self.slot(table), self.frame(table)) else { return };
+        debug_assert!(companion.0 < COMPANIONS, "checked when the address space was made");
+        slot.store(frame.0 | companion.0 << FRAME_BITS, Ordering::Relaxed);
+    }
+
+    /// The page that goes with a page table.
+    pub(crate) fn companion(&self, table: Pfn) -> Option<Pfn> {
+        let value = self.slot(table)?.load(Ordering::Relaxed);
+        let companion = Pfn(value >> FRAME_BITS);
+        (value & GIVEN_BACK == 0 && companion.0 != 0).then_some(companion)
     }
 
     /// The word of a number, for the pool.
@@ -102,6 +121,18 @@ pub fn mfn_of(page: &PageWords) -> Mfn {
         None => layout::direct_pfn(address),
     };
     pfn.and_then(|pfn| machine().frame(pfn)).expect("a page of this domain's memory")
+}
+
+/// A 64-bit value in a page, as two words: not atomic, for pages that nobody else writes.
+pub(crate) fn load64(page: &PageWords, index: usize) -> u64 {
+    u64::from(page.load(index * 2)) | u64::from(page.load(index * 2 + 1)) << 32
+}
+
+/// As [`load64`].
+pub(crate) fn store64(page: &PageWords, index: usize, value: u64) {
+    let [low, high] = [value & 0xffff_ffff, value >> 32].map(|half| u32::try_from(half).unwrap_or(0));
+    page.store(index * 2, low);
+    page.store(index * 2 + 1, high);
 }
 
 /// A page of the direct map.

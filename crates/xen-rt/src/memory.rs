@@ -48,7 +48,11 @@ impl BootMemory {
     }
 
     /// A slice of `count` values, each made from its index, or nothing if there is no room. The values are never dropped.
-    pub fn slice_with<T>(&mut self, count: usize, mut make: impl FnMut(usize) -> T) -> Option<&'static mut [T]> {
+    pub fn slice_with<T>(
+        &mut self,
+        count: usize,
+        mut make: impl FnMut(usize) -> T,
+    ) -> Option<&'static mut [T]> {
         let bytes = count.checked_mul(size_of::<T>())?;
         let start = self.top.checked_sub(bytes)? & !(align_of::<T>() - 1);
         if start < self.bottom {

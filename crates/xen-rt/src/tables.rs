@@ -10,7 +10,7 @@ use xen_ring::PageWords;
 use xen_sys::memory::{Flush, MmuUpdate};
 use xen_sys::{Errno, Mfn, PAGE_SHIFT, Pfn};
 
-use crate::machine::machine;
+use crate::machine::{load64, machine, store64};
 use crate::{layout, native, pte};
 
 /// The kernel's L4 table: its pseudo-physical number.
@@ -24,15 +24,21 @@ static DIRECT: AtomicBool = AtomicBool::new(false);
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Table(pub(crate) Pfn);
 
-/// Something that has pages for tables. They come with any content.
-pub(crate) trait TableSource {
-    /// The next page.
+/// Something that has pages for page tables: [`crate::BootMemory`], [`crate::user::FramePool`].
+pub trait TableSource: sealed::Sealed {
+    /// The next page, with any content.
+    #[doc(hidden)]
     fn take(&mut self) -> Option<Pfn>;
+}
+
+pub(crate) mod sealed {
+    /// Only this crate knows which pages may become tables.
+    pub trait Sealed {}
 }
 
 /// Why the address space could not grow.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum TableError {
+pub enum TableError {
     /// No page for a table.
     Memory,
     /// Xen refused.
@@ -88,16 +94,12 @@ impl Table {
 
     /// One entry. Xen changes its accessed and dirty bits at any time, we only by hypercall: two halves are good enough.
     pub(crate) fn entry(self, index: usize) -> u64 {
-        let words = self.words();
-        u64::from(words.load(index * 2)) | u64::from(words.load(index * 2 + 1)) << 32
+        load64(self.words(), index)
     }
 
     /// Writes an entry of a page that is not a table yet.
     pub(crate) fn fill(self, index: usize, entry: u64) {
-        let words = self.words();
-        let [low, high] = [entry & 0xffff_ffff, entry >> 32].map(|half| u32::try_from(half).unwrap_or(0));
-        words.store(index * 2, low);
-        words.store(index * 2 + 1, high);
+        store64(self.words(), index, entry);
     }
 
     /// The machine address of an entry, which `mmu_update` names it by.

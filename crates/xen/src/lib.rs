@@ -12,7 +12,7 @@ pub mod clock;
 pub mod console;
 pub mod events;
 pub mod grant;
-mod hypervisor;
+pub mod hypervisor;
 #[cfg(target_arch = "x86_64")]
 pub mod native;
 

@@ -37,7 +37,7 @@ static CMDLINE: Once<([u8; 1024], usize)> = Once::new();
 /// A word of shared_info, before and after there is a [`Boot`].
 pub(crate) fn shared_info_word(offset: usize) -> u64 {
     // SAFETY: a page of words, whether it is Xen's yet or not.
-    let page = unsafe { &*&raw const xen_rt_shared_info };
+    let page = unsafe { &xen_rt_shared_info };
     u64::from(page.load(offset / 4)) | u64::from(page.load(offset / 4 + 1)) << 32
 }
 
@@ -97,6 +97,7 @@ pub(super) extern "C" fn start(info: *const StartInfo, boot_rsp: u64) -> ! {
     let xenstore = (!initial)
         .then(|| XenstorePage { page: boot_page(Mfn(info.store_mfn)), port: Port(info.store_evtchn) });
 
+    crate::user::probe_text_sharing(&mut memory, grants, domid);
     xen_rt_main(Boot {
         cmdline,
         console,
@@ -148,17 +149,14 @@ fn pages_moved(bottom: usize) {
 
 /// Code is not writable, constants neither, data not executable, and the pages below the stacks are not there.
 fn protect_image() {
-    // SAFETY: only addresses are taken.
-    let [text, text_end, rodata_end, end, guard, stack] = unsafe {
-        [
-            &raw const _text_start as u64,
-            &raw const _text_end as u64,
-            &raw const _rodata_end as u64,
-            &raw const _end as u64,
-            &raw const xen_rt_guard as u64,
-            &raw const xen_rt_stack as u64,
-        ]
-    };
+    let [text, text_end, rodata_end, end, guard, stack] = [
+        &raw const _text_start as u64,
+        &raw const _text_end as u64,
+        &raw const _rodata_end as u64,
+        &raw const _end as u64,
+        &raw const xen_rt_guard as u64,
+        &raw const xen_rt_stack as u64,
+    ];
     let shared_info = &raw const xen_rt_shared_info as u64;
     for address in (text..end).step_by(PAGE_SIZE) {
         if address == shared_info {

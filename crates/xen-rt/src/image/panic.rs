@@ -51,13 +51,8 @@ fn panic(info: &PanicInfo<'_>) -> ! {
 
 /// Follows the chain of frame pointers. Images are compiled with them; code that is not ends the chain early, no worse.
 fn backtrace(mut rbp: u64) {
-    // SAFETY: only addresses are taken.
-    let (text, stack) = unsafe {
-        (
-            &raw const _text_start as u64..&raw const _text_end as u64,
-            &raw const xen_rt_guard as u64 + 4096..&raw const xen_rt_trap_stack as u64 - 16,
-        )
-    };
+    let text = &raw const _text_start as u64..&raw const _text_end as u64;
+    let stack = &raw const xen_rt_guard as u64 + 4096..&raw const xen_rt_trap_stack as u64 - 16;
     for _ in 0..64 {
         if !stack.contains(&rbp) || !rbp.is_multiple_of(8) {
             return;

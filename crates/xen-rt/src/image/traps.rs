@@ -207,14 +207,11 @@ unsafe extern "C" {
 
 /// Tells Xen about the stubs.
 pub(crate) fn install() -> Result<(), Errno> {
-    // SAFETY: only their addresses are taken.
-    let callbacks = unsafe {
-        [
-            (trap::CALLBACK_EVENT, &raw const xen_rt_event),
-            (trap::CALLBACK_FAILSAFE, &raw const xen_rt_failsafe),
-            (trap::CALLBACK_SYSCALL, &raw const xen_rt_syscall),
-        ]
-    };
+    let callbacks = [
+        (trap::CALLBACK_EVENT, &raw const xen_rt_event),
+        (trap::CALLBACK_FAILSAFE, &raw const xen_rt_failsafe),
+        (trap::CALLBACK_SYSCALL, &raw const xen_rt_syscall),
+    ];
     // SAFETY: the table and the stubs above are what Xen expects of them.
     unsafe { check(raw(hypercall::SET_TRAP_TABLE, [&raw const xen_rt_trap_table as u64, 0, 0, 0, 0])) }?;
     for (kind, stub) in callbacks {
