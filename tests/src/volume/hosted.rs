@@ -7,7 +7,10 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
+use object::LittleEndian;
+use object::elf::PT_INTERP;
+use object::read::elf::{ElfFile64, FileHeader, ProgramHeader};
 
 use super::merge::Root;
 
@@ -15,6 +18,8 @@ use super::merge::Root;
 const LIBRARIES: [&str; 3] = ["usr/lib/x86_64-linux-gnu", "usr/lib64", "usr/lib"];
 /// What the dynamic linker's name is among them.
 const LINKER: &str = "/usr/lib/x86_64-linux-gnu/ld-linux-x86-64.so.2";
+
+const ELF: &[u8] = b"\x7fELF";
 
 /// How a program ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,6 +44,11 @@ impl Hosted {
         Self { root: Root::existing(root) }
     }
 
+    fn is_elf(&self, program: &str) -> bool {
+        let content = self.root.resolve(Path::new(program)).ok().and_then(|path| fs::read(path).ok());
+        content.is_some_and(|content| content.starts_with(ELF))
+    }
+
     /// A command for a program of the root, with an empty environment but for what points its own files out to it.
     /// Arguments that are paths are the host's.
     ///
@@ -47,11 +57,18 @@ impl Hosted {
     pub fn command(&self, program: &str) -> Result<Command> {
         let path = self.root.resolve(Path::new(program))?;
         let content = fs::read(&path).with_context(|| format!("the volume has no program {program}"))?;
-        if !content.starts_with(b"\x7fELF") {
-            bail!("{program} is no ELF program; name its interpreter");
+        if let Some(script) = content.strip_prefix(b"#!") {
+            // As execve(2) has it: the interpreter, perhaps one argument, the script.
+            let line = script.split(|byte| *byte == b'\n').next().unwrap_or_default();
+            let line = String::from_utf8_lossy(line).trim().to_owned();
+            let (interpreter, argument) = line.split_once(char::is_whitespace).unwrap_or((&line, ""));
+            ensure!(self.is_elf(interpreter), "{program} is a script for {interpreter}, which is no program");
+            let mut command = self.command(interpreter)?;
+            command.args(Some(argument.trim()).filter(|argument| !argument.is_empty())).arg(&path);
+            return Ok(command);
         }
-        // A static program has no interpreter; the name is a string of its own in the file.
-        let dynamic = content.windows(20).any(|window| window == b"ld-linux-x86-64.so.2");
+        ensure!(content.starts_with(ELF), "{program} is neither an ELF program nor a script");
+        let dynamic = has_interpreter(&content).with_context(|| format!("{program} is damaged"))?;
         let mut command = if dynamic {
             let mut command = Command::new(self.root.resolve(Path::new(LINKER))?);
             let libraries = LIBRARIES.map(|path| self.root.path().join(path).display().to_string());
@@ -69,6 +86,13 @@ impl Hosted {
             .env("OPENSSL_CONF", self.root.path().join("etc/ssl/openssl.cnf"));
         Ok(command)
     }
+}
+
+/// Whether an ELF file names a dynamic linker.
+fn has_interpreter(content: &[u8]) -> Result<bool> {
+    let file = ElfFile64::<LittleEndian>::parse(content)?;
+    let headers = file.elf_header().program_headers(LittleEndian, content)?;
+    Ok(headers.iter().any(|header| header.p_type(LittleEndian) == PT_INTERP))
 }
 
 /// Runs a command without input until it ends, or kills it after `limit`.

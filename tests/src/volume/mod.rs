@@ -17,6 +17,7 @@ mod tests;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::SystemTime;
 
 use anyhow::{Context, Result, bail, ensure};
 use sha2::{Digest, Sha256};
@@ -32,6 +33,8 @@ use merge::Root;
 
 /// Changes when the same inputs are to give another root or image.
 const FORMAT: u32 = 1;
+/// Images in the cache: more than one run of all tests makes, so that none goes while it is waiting to be used.
+const IMAGES_KEPT: usize = 24;
 
 /// The packages of the demo's base volume: a shell and interpreters, and the programs of [`crate::programs`].
 #[must_use]
@@ -171,6 +174,7 @@ impl Volume {
         let images = directory("images")?;
         let image = images.join(format!("{}.erofs", digest.name));
         if let Ok(summary) = Summary::of(&image) {
+            fs::File::open(&image)?.set_modified(SystemTime::now())?;
             return Ok(Built { image, summary });
         }
         let staging = tempfile::Builder::new().prefix(".staging-").tempdir_in(&images)?;
@@ -192,6 +196,7 @@ impl Volume {
         tool.make(&tree, &partial, digest.uuid, self.size)?;
         let summary = Summary::of(&partial).context("the image that was made")?;
         fs::rename(&partial, &image)?;
+        forget_old(&images)?;
         Ok(Built { image, summary })
     }
 
@@ -258,6 +263,24 @@ fn needs_of(deb: &Path) -> Result<Vec<String>> {
     let first =
         |need: &str| Some(need.split('|').next()?.split_whitespace().next()?.split(':').next()?.to_owned());
     Ok(lists.flat_map(|list| list.split(',')).filter_map(first).collect())
+}
+
+/// Removes the images that were not asked for in the longest time: fresh inputs make a new one every time. Who has one
+/// open keeps it.
+fn forget_old(images: &Path) -> Result<()> {
+    let mut known: Vec<(SystemTime, PathBuf)> = Vec::new();
+    for entry in fs::read_dir(images)? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == "erofs") {
+            known.push((path.metadata()?.modified()?, path));
+        }
+    }
+    known.sort();
+    let too_many = known.len().saturating_sub(IMAGES_KEPT);
+    for (_, path) in &known[..too_many] {
+        fs::remove_file(path)?;
+    }
+    Ok(())
 }
 
 fn directory(name: &str) -> Result<PathBuf> {

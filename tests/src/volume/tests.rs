@@ -114,3 +114,22 @@ fn the_same_inputs_give_the_same_image_and_other_inputs_another_identity() {
         fs::remove_file(image).expect("a file");
     }
 }
+
+#[test]
+fn a_script_runs_by_the_interpreter_that_it_names() {
+    let root = Volume::new().packages(["busybox-static"]).root().expect("a root");
+    let files = tree(&[
+        ("usr/bin/script", "#! /bin/busybox  sh\necho \"$# $1 $PATH\"; exit 3\n"),
+        ("usr/bin/no", "no"),
+    ]);
+    let made = Root::create(&files.path().join("root"), true).expect("a root");
+    made.merge(&root, "", &[]).expect("a copy");
+    made.merge(&files.path().join("usr"), "usr", &[]).expect("a script");
+    let done =
+        crate::programs::expected(made.path(), files.path(), "/bin/script", &["a b", "c"]).expect("it runs");
+    let said = String::from_utf8_lossy(&done.stdout);
+    assert!(said.starts_with("2 a b "), "{said}");
+    assert_eq!(done.code, Some(3));
+    assert!(Hosted::new(made.path()).command("/bin/no").is_err());
+    assert!(Hosted::new(made.path()).command("/bin/nothing").is_err());
+}
