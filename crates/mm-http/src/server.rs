@@ -89,6 +89,8 @@ pub(crate) struct Turn<'t, 'a> {
     measured: &'t mut [Measured; Page::ALL.len()],
     /// Few sockets listen: connections are not kept.
     pub(crate) short: bool,
+    /// A snapshot's readers were asked to leave.
+    pub(crate) revoked: bool,
     /// There is more to do at once.
     pub(crate) again: bool,
 }
@@ -277,10 +279,11 @@ impl<'a> Server<'a> {
             pages,
             measured: &mut self.measured,
             short,
+            revoked: false,
             again: false,
         };
         for _ in 0..2 {
-            turn.again = false;
+            (turn.again, turn.revoked) = (false, false);
             for connection in self.connections.iter_mut() {
                 if let Some(handle) = connection.handle {
                     connection.advance(sockets.get_mut(handle), &mut turn);

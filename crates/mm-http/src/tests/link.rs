@@ -8,7 +8,7 @@ use std::rc::Rc;
 
 use smoltcp::iface::{Config, Interface, SocketHandle, SocketSet, SocketStorage};
 use smoltcp::phy::{
-    ChecksumCapabilities, Device, DeviceCapabilities, FaultInjector, Medium, RxToken, TxToken,
+    Checksum, ChecksumCapabilities, Device, DeviceCapabilities, FaultInjector, Medium, RxToken, TxToken,
 };
 use smoltcp::socket::tcp;
 use smoltcp::time::Instant;
@@ -31,7 +31,7 @@ pub(super) struct Port {
     pub(super) outgoing: Queue,
     /// Frames that `outgoing` holds at most.
     pub(super) room: usize,
-    /// Whether its owner checks checksums.
+    /// Whether its owner checks what comes; an interface asks once, when it is made.
     pub(super) checksums: bool,
 }
 
@@ -77,7 +77,10 @@ impl Device for Port {
         capabilities.medium = Medium::Ethernet;
         capabilities.max_transmission_unit = 1514;
         if !self.checksums {
-            capabilities.checksum = ChecksumCapabilities::ignored();
+            let mut sums = ChecksumCapabilities::default();
+            (sums.ipv4, sums.tcp, sums.udp, sums.icmpv4) =
+                (Checksum::Tx, Checksum::Tx, Checksum::Tx, Checksum::Tx);
+            capabilities.checksum = sums;
         }
         capabilities
     }
@@ -128,6 +131,8 @@ pub(super) struct Setup {
     pub(super) hosts: u8,
     pub(super) loss: u8,
     pub(super) corruption: u8,
+    pub(super) checksums: bool,
+    pub(super) limits: Limits,
 }
 
 impl Default for Setup {
@@ -141,6 +146,8 @@ impl Default for Setup {
             hosts: 1,
             loss: 0,
             corruption: 0,
+            checksums: true,
+            limits: Limits::default(),
         }
     }
 }
@@ -169,7 +176,7 @@ impl World {
     }
 
     pub(super) fn with(setup: Setup) -> Self {
-        let cable = Port::new();
+        let cable = Port { checksums: setup.checksums, ..Port::new() };
         let mut device = FaultInjector::new(cable.clone(), 7);
         device.set_drop_chance(setup.loss);
         device.set_corrupt_chance(setup.corruption);
@@ -187,7 +194,7 @@ impl World {
             port: 80,
             allow: setup.allow,
             reserve: setup.reserve,
-            limits: Limits::default(),
+            limits: setup.limits,
             seed: 1,
         };
         let service = NetService::new(&config, memory, &mut device, 0).unwrap();

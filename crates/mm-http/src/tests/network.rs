@@ -271,17 +271,15 @@ fn spoil(frame: &mut Vec<u8>, mischief: &Mischief) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(200))]
+    #![proptest_config(ProptestConfig::with_cases(60))]
 
     /// Frames of a client, changed in ways that a correct TCP does not, with checksums out of the way: the service
     /// does not panic, and answers the next client.
     #[test]
     fn hostile_segments_harm_nobody_else(plan in proptest::collection::vec((0..4u8, mischief()), 1..60)) {
-        let mut world = World::with(Setup { places: 8, reserve: 2, snapshots: 32 * 1024, ..Setup::default() });
+        let few = Setup { places: 8, reserve: 2, snapshots: 32 * 1024, checksums: false, ..Setup::default() };
+        let mut world = World::with(few);
         world.pages.lines = 500;
-        let loose = Port { checksums: false, ..world.cable.clone() };
-        let strict = std::mem::replace(&mut world.device, smoltcp::phy::FaultInjector::new(loose, 1));
-        let mut service_checks = Some(strict);
         let mut plan = plan.into_iter();
         let mut peers = Vec::new();
         for turn in 0..120u64 {
@@ -313,7 +311,6 @@ proptest! {
             world.socket(peer).abort();
         }
         world.run(10);
-        world.device = service_checks.take().unwrap();
         let peer = world.connect();
         world.send(peer, GET);
         world.until(10_000, |world| response(&world.text(peer), false).is_some());

@@ -1,4 +1,7 @@
+use smoltcp::time::Duration;
+
 use super::link::{Peer, Setup, World, response, responses};
+use crate::Limits;
 use crate::response::Status;
 use crate::stats::Timeout;
 
@@ -221,4 +224,28 @@ fn answers_are_whole_on_a_link_that_loses_and_spoils_frames() {
     }
     world.run(60_000);
     assert_eq!(world.service.http().open, 0);
+}
+
+#[test]
+fn a_client_that_waits_in_vain_for_room_is_told_to_come_again() {
+    let limits = Limits { hold: Duration::from_secs(60), ..Limits::default() };
+    let mut world = World::with(Setup { snapshots: 20 * 1024, limits, ..Setup::default() });
+    world.pages.lines = 1_000; // more than half of the room
+    let slow = world.connect_with(0, 1_000);
+    world.until(1_000, |world| world.socket(slow).may_send());
+    world.send(slow, GET_METRICS);
+    world.run(2_000);
+    let next = world.connect();
+    world.send(next, GET_METRICS);
+    world.run(4_900);
+    assert_eq!(world.text(next), "");
+    world.run(200);
+    let answer = &responses(&world.text(next))[0];
+    assert_eq!((answer.code, answer.field("Retry-After")), (503, Some("1")));
+    // Small answers need no room, and the page is there when the slow reader has gone.
+    let (text, _) = world.exchange(b"HEAD /metrics HTTP/1.0\r\n\r\n");
+    assert_eq!(response(&text, true).unwrap().0.code, 200);
+    world.socket(slow).abort();
+    world.run(10);
+    assert!(ask(&mut world) < 20);
 }
