@@ -63,6 +63,12 @@ impl Engine<'_> {
         }
     }
 
+    /// References that can be given out now and that no client holds: when to grow the grant table.
+    #[must_use]
+    pub fn references_free(&self) -> u64 {
+        u64::from(self.windows.references().1)
+    }
+
     /// The gauges of one client; none where the number is nobody's.
     #[must_use]
     pub fn client(&self, client: ClientId) -> Option<ClientFigures> {
