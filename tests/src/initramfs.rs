@@ -168,6 +168,7 @@ fn contents(set: &Unpacked, kernel: &Path, version: &str) -> Result<Vec<u8>> {
     archive.file("etc/xen/scripts/block", 0o755, BLOCK);
     archive.file("etc/passwd", 0o644, b"root::0:0:root:/root:/bin/sh\n");
     archive.file("etc/group", 0o644, b"root:x:0:\n");
+    archive.file("etc/profile", 0o644, b"cd; PS1='dom0# '\n");
     archive.file("etc/hostname", 0o644, b"dom0\n");
     archive.file("init", 0o755, INIT);
     archive.file("usr/lib/m1-testbed/agent", 0o755, AGENT);

@@ -39,6 +39,7 @@ mod qemu;
 mod shared;
 pub mod stage;
 pub mod symbols;
+pub mod terminal;
 pub mod volume;
 
 pub use builder::{Builder, Xenstored};

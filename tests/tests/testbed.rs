@@ -77,6 +77,16 @@ fn a_command_that_hangs_is_ended_with_all_it_started() {
 }
 
 #[test]
+fn very_short_commands_do_not_wait_for_their_watchdog() {
+    let dom0 = DOM0.get();
+    let start = Instant::now();
+    for number in 0..30 {
+        assert_eq!(dom0.run(&format!("exit {number}")).expect("it ran").code, number);
+    }
+    assert!(start.elapsed() < Duration::from_secs(60), "a command takes {:?}", start.elapsed() / 30);
+}
+
+#[test]
 fn several_commands_run_at_once() {
     let dom0 = DOM0.get();
     let start = Instant::now();

@@ -2,6 +2,7 @@
 
 mod dom0;
 mod image;
+mod shell;
 mod volume;
 
 use std::process::ExitCode;
@@ -19,6 +20,8 @@ struct Arguments {
 enum Command {
     /// Boots Xen and a Linux dom0 in QEMU and runs a command in dom0
     Dom0(dom0::Arguments),
+    /// Boots Xen and a Linux dom0 in QEMU and gives a prompt in dom0
+    Shell(shell::Arguments),
     /// Builds the bootable images and prints for each its name, path and stripped size in bytes
     Image {
         /// Builds only these
@@ -33,6 +36,7 @@ fn main() -> ExitCode {
     m1_tests::stage::elapsed();
     let result = match Arguments::parse().command {
         Command::Dom0(arguments) => dom0::run(arguments),
+        Command::Shell(arguments) => shell::run(&arguments),
         Command::Image { names } => image::run(&names),
         Command::Volume(command) => volume::run(command),
     };
