@@ -77,7 +77,7 @@ fn an_address_comes_from_dhcp_and_goes_with_its_lease() {
         let end = world.now_ns + ms * 1_000_000;
         while world.now_ns < end {
             let seen: Vec<_> = hub.borrow().iter().cloned().collect();
-            let mut next = world.now_ns + 1_000_000;
+            let mut next = world.now_ns + 50_000_000;
             if answering {
                 for answer in seen.iter().filter_map(|frame| dhcp_answer(frame, 60)) {
                     world.cable.incoming.borrow_mut().push_back(answer);
