@@ -1,1 +1,3 @@
-//! later
+mod vbd;
+mod vbd_random;
+mod world;

@@ -135,17 +135,21 @@ impl FakeXenstored {
         ConnectionId(self.connections.len() - 1)
     }
 
-    /// Serves all rings until nothing moves any more.
+    /// Serves all rings until nothing moves any more. `true`: something did, so guests may have something to look at.
     ///
     /// # Panics
     /// If a guest's ring indices are impossible, or its bytes no requests: a bug that the test is to show.
-    pub fn run(&mut self) {
-        let mut moved = true;
-        while moved {
-            moved = false;
+    pub fn run(&mut self) -> bool {
+        let mut any = false;
+        loop {
+            let mut moved = false;
             for at in 0..self.connections.len() {
                 moved |= self.pump(at);
             }
+            if !moved {
+                return any;
+            }
+            any = true;
         }
     }
 

@@ -1,0 +1,158 @@
+//! Toolstack, clients and owner do what they like, in any order: nobody is offered who was not introduced, the conversation
+//! keeps its grammar, and in the end nothing is left.
+
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+use xenstore::fake::Flavour;
+
+use super::world::{M1, World, XVDA};
+use crate::vbdback::{DeviceId, Event};
+
+#[derive(Clone, Copy, Debug)]
+enum Act {
+    Create(u16),
+    Says(u16, u8),
+    Detach(u16, bool),
+    Cleanup(u16),
+    Answer(bool),
+    Abandon(u16),
+    Wait,
+}
+
+fn act() -> impl Strategy<Value = Act> {
+    let client = 10_u16..14;
+    prop_oneof![
+        4 => client.clone().prop_map(Act::Create),
+        8 => (client.clone(), 0_u8..9).prop_map(|(c, s)| Act::Says(c, s)),
+        3 => (client.clone(), any::<bool>()).prop_map(|(c, f)| Act::Detach(c, f)),
+        1 => client.clone().prop_map(Act::Cleanup),
+        8 => prop::bool::weighted(0.8).prop_map(Act::Answer),
+        1 => client.prop_map(Act::Abandon),
+        4 => Just(Act::Wait),
+    ]
+}
+
+/// What the owner has been told of a device.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Told {
+    Offered,
+    Held,
+    Connected,
+    Closing,
+    Idle,
+}
+
+#[derive(Default)]
+struct Owner(BTreeMap<usize, (DeviceId, Told)>);
+
+impl Owner {
+    /// Checks that an event may come now.
+    fn hear(&mut self, event: Event) {
+        let told = |owner: &Self, device: DeviceId| owner.0.get(&device.index()).map(|(_, told)| *told);
+        match event {
+            Event::Offered { device, info } => {
+                assert!((10..14).contains(&info.domain.0) && info.devid == XVDA);
+                assert!(matches!(told(self, device), None | Some(Told::Idle)));
+                self.0.insert(device.index(), (device, Told::Offered));
+            }
+            Event::Connected(device) => {
+                assert_eq!(told(self, device), Some(Told::Held));
+                self.0.insert(device.index(), (device, Told::Connected));
+            }
+            Event::Closing(device) => {
+                assert!(matches!(told(self, device), Some(Told::Held | Told::Connected)));
+                self.0.insert(device.index(), (device, Told::Closing));
+            }
+            Event::Gone(device) => {
+                assert!(
+                    matches!(told(self, device), None | Some(Told::Idle)),
+                    "nothing is held: {:?}",
+                    told(self, device)
+                );
+                self.0.remove(&device.index());
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn answer(&mut self, world: &mut World, accept: bool) {
+        for (device, told) in self.0.values_mut() {
+            match *told {
+                Told::Offered if accept => {
+                    world.accept(*device);
+                    *told = Told::Held;
+                }
+                Told::Offered => {
+                    world.backend.refuse(*device, "no");
+                    *told = Told::Idle;
+                }
+                Told::Closing => {
+                    world.backend.closed(*device);
+                    *told = Told::Idle;
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn any_order_ends_with_nothing_left(ocaml: bool, acts in prop::collection::vec(act(), 0..60)) {
+        let mut world = World::new(if ocaml { Flavour::Ocaml } else { Flavour::C }, 8);
+        let mut owner = Owner::default();
+        for act in acts {
+            match act {
+                Act::Create(client) => {
+                    if world.state(client).is_none() {
+                        world.create(client, "v");
+                    }
+                }
+                Act::Says(client, state) => world.client_says(client, &state.to_string()),
+                Act::Detach(client, force) => {
+                    if world.state(client).is_some() {
+                        world.server.get_mut().detach_vbd(M1, client, XVDA, force);
+                    }
+                }
+                Act::Cleanup(client) => {
+                    world.server.get_mut().remove(&World::back(client, ""));
+                    world.server.get_mut().remove(&format!("/local/domain/{client}/device/vbd/{XVDA}"));
+                }
+                Act::Answer(accept) => owner.answer(&mut world, accept),
+                Act::Abandon(client) => {
+                    let found = owner.0.values().find(|(device, _)| {
+                        world.backend.info(*device).is_some_and(|info| info.domain.0 == client)
+                    });
+                    if let Some((device, _)) = found {
+                        world.backend.abandon(*device);
+                    }
+                }
+                Act::Wait => {
+                    if let Some(deadline) = world.backend.deadline() {
+                        world.now = deadline;
+                    }
+                }
+            }
+            for event in world.run() {
+                owner.hear(event);
+            }
+        }
+        for client in 10..14 {
+            if world.state(client).is_some() {
+                world.server.get_mut().detach_vbd(M1, client, XVDA, true);
+            }
+        }
+        for _ in 0..6 {
+            for event in world.run_long() {
+                owner.hear(event);
+            }
+            owner.answer(&mut world, true);
+        }
+        prop_assert!(world.backend.is_empty(), "{:?}", owner.0);
+        prop_assert!(owner.0.is_empty());
+        for client in 10..14 {
+            prop_assert_eq!(world.state(client), None);
+        }
+    }
+}
