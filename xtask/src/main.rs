@@ -34,6 +34,10 @@ enum Command {
 
 fn main() -> ExitCode {
     m1_tests::stage::elapsed();
+    // QEMU ends with this process, whatever ends it. The handler is for shells that start background jobs deaf to Ctrl-C.
+    if let Err(error) = ctrlc::set_handler(|| std::process::exit(130)) {
+        eprintln!("warning: {error}");
+    }
     let result = match Arguments::parse().command {
         Command::Dom0(arguments) => dom0::run(arguments),
         Command::Shell(arguments) => shell::run(&arguments),
