@@ -133,7 +133,10 @@ impl World {
         }
         let entries = self.table.entries.iter().filter(|entry| entry.permit.is_some()).count();
         assert_eq!(entries, linked);
-        assert_eq!((idle, permitted, reading), (engine.store.idle, engine.store.permitted, engine.store.reading));
+        assert_eq!(
+            (idle, permitted, reading),
+            (engine.store.idle, engine.store.permitted, engine.store.reading)
+        );
         assert!(permitted <= self.shape.frames - self.shape.limits.reserve);
         use Class::{Clean, Dirty, Free, Frozen, Shared, StalePinned};
         let counts = [Free, Clean, Shared, Frozen, Dirty, StalePinned].map(|class| engine.store.count(class));

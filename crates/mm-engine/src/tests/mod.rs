@@ -6,3 +6,15 @@ mod model;
 mod plain;
 mod simulation;
 mod world;
+
+/// So many cases, or as many as `PROPTEST_CASES` says.
+fn config(cases: u32) -> proptest::prelude::ProptestConfig {
+    let said = std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok());
+    let failure_persistence = None;
+    proptest::prelude::ProptestConfig {
+        cases: said.unwrap_or(cases),
+        max_shrink_iters: 5000,
+        failure_persistence,
+        ..Default::default()
+    }
+}

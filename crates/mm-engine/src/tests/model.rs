@@ -53,26 +53,35 @@ pub(super) fn step() -> impl Strategy<Value = Step> {
 
 pub(super) fn shape() -> impl Strategy<Value = Shape> {
     let windows = prop_oneof![Just(1u32), Just(4), Just(16), Just(64), Just(512)];
-    (10u32..80, 16u32..700, windows, 1u32..6, 1u32..5, (1u32..17, 1u32..40), (16u32..300, 8u32..100)).prop_map(
-        |(frames, references, window, reserve, reads, (read_run, read_ahead), (client_references, client_pages))| Shape {
-            frames,
-            references,
-            rows: 24,
-            limits: Limits {
-                first_reference: 100,
+    (10u32..80, 16u32..700, windows, 1u32..6, 1u32..5, (1u32..17, 1u32..40), (16u32..300, 8u32..100))
+        .prop_map(
+            |(
+                frames,
+                references,
                 window,
-                read_ahead,
-                read_run,
-                reads,
                 reserve,
-                client_references,
-                client_pages,
-                metadata_pages: 77,
-                seed: 9,
+                reads,
+                (read_run, read_ahead),
+                (client_references, client_pages),
+            )| Shape {
+                frames,
+                references,
+                rows: 24,
+                limits: Limits {
+                    first_reference: 100,
+                    window,
+                    read_ahead,
+                    read_run,
+                    reads,
+                    reserve,
+                    client_references,
+                    client_pages,
+                    metadata_pages: 77,
+                    seed: 9,
+                },
+                ..Shape::default()
             },
-            ..Shape::default()
-        },
-    )
+        )
 }
 
 /// Volumes of every world: two of one group, one of another, and one of the first that is only copied.
@@ -87,8 +96,10 @@ pub(super) struct Run {
 impl Run {
     pub(super) fn new(shape: Shape) -> Self {
         let mut world = World::new(shape);
-        let volumes =
-            VOLUMES.iter().map(|(pages, group, sharing)| (world.volume(*pages, *group, *sharing), *pages)).collect();
+        let volumes = VOLUMES
+            .iter()
+            .map(|(pages, group, sharing)| (world.volume(*pages, *group, *sharing), *pages))
+            .collect();
         Self { world, volumes }
     }
 
@@ -111,8 +122,13 @@ impl Run {
         let peers = world.peers.len();
         match step {
             Step::Connect { volumes, window } => {
-                let volumes: Vec<_> =
-                    self.volumes.iter().enumerate().filter(|(i, _)| volumes >> i & 1 == 1).map(|(_, v)| *v).collect();
+                let volumes: Vec<_> = self
+                    .volumes
+                    .iter()
+                    .enumerate()
+                    .filter(|(i, _)| volumes >> i & 1 == 1)
+                    .map(|(_, v)| *v)
+                    .collect();
                 self.world.connect(&volumes, 1 << (window % 10));
             }
             Step::Touch { peer, ring, page } => {
@@ -172,7 +188,9 @@ impl Run {
                 }
             }
             Step::EndRead { which } => self.world.end_read(usize::from(which)),
-            Step::EndCopy { good } => self.world.end_copy(if good { Copied::Done } else { Copied::BadReference }),
+            Step::EndCopy { good } => {
+                self.world.end_copy(if good { Copied::Done } else { Copied::BadReference })
+            }
             Step::Bad { volume, page } => {
                 let volume = volume % 4;
                 self.world.bad.insert((u16::from(volume), u64::from(page) % VOLUMES[usize::from(volume)].0));
@@ -196,7 +214,7 @@ impl Run {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, max_shrink_iters: 5000, ..ProptestConfig::default() })]
+    #![proptest_config(super::config(400))]
 
     #[test]
     fn every_client_reads_the_bytes_of_the_page_that_it_mapped(

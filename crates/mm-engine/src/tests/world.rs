@@ -1,7 +1,7 @@
 //! Everything around the engine: volumes with bytes, frames, the grant table with its pins, rings, and clients that use
 //! `mm-client`.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use mm_client::{AskError, Event, Lookup, MapClient, Retry, Settings, Window};
 use mm_proto::{Request, Response};
@@ -104,6 +104,8 @@ pub(super) struct Ring {
     pub(super) volume: VolumeId,
     pub(super) mm: MapClient<'static>,
     pub(super) inbox: VecDeque<Response>,
+    /// Its client says what it likes, and does not listen.
+    pub(super) hostile: bool,
     pub(super) maps: Vec<Mapping>,
     /// Pages that the program waits for.
     pub(super) waiting: BTreeSet<u64>,
@@ -113,6 +115,29 @@ pub(super) struct Ring {
     pub(super) outcomes: [u64; 3],
     /// Revocations that it has not obeyed yet.
     pub(super) revoked: Option<(u64, u32, u32)>,
+}
+
+impl Ring {
+    fn new(id: RingId, volume: VolumeId, mm: MapClient<'static>) -> Self {
+        Self {
+            id,
+            volume,
+            mm,
+            inbox: VecDeque::new(),
+            hostile: false,
+            maps: Vec::new(),
+            waiting: BTreeSet::new(),
+            later: Vec::new(),
+            outcomes: [0; 3],
+            revoked: None,
+        }
+    }
+}
+
+/// A ring whose client says what it likes.
+pub(super) fn silent(id: RingId, volume: VolumeId) -> Ring {
+    let settings = Settings { version: 1, window: 1, pages: 0, patience: 0 };
+    Ring { hostile: true, ..Ring::new(id, volume, MapClient::new(&mut [], settings)) }
 }
 
 /// A domain with one honest ring for each of its devices, and what its hostile side maps.
@@ -137,7 +162,8 @@ pub(super) struct Shape {
 
 impl Default for Shape {
     fn default() -> Self {
-        let limits = Limits { first_reference: 100, reserve: 4, metadata_pages: 77, seed: 9, ..Limits::default() };
+        let limits =
+            Limits { first_reference: 100, reserve: 4, metadata_pages: 77, seed: 9, ..Limits::default() };
         Self { frames: 64, references: 512, rings: 8, clients: 6, rows: 64, limits }
     }
 }
@@ -154,6 +180,7 @@ pub(super) struct World {
     pub(super) bad: BTreeSet<(u16, u64)>,
     pub(super) now: u64,
     pub(super) shape: Shape,
+    places: BTreeMap<u16, (usize, usize)>,
     out: Effects,
 }
 
@@ -161,23 +188,29 @@ pub(super) fn rows<T: Default + Clone>(count: usize) -> &'static mut [T] {
     Box::leak(vec![T::default(); count].into_boxed_slice())
 }
 
+/// An engine that may give out no reference yet.
+pub(super) fn engine(shape: Shape) -> Engine<'static> {
+    let Shape { frames, references, rings, clients, limits, .. } = shape;
+    let sizes = TableSizes::new(frames, references, rings, clients, limits.window);
+    let tables = Tables {
+        frames: rows(sizes.frames),
+        frame_buckets: rows(sizes.frame_buckets),
+        references: rows(sizes.references),
+        windows: rows(sizes.windows),
+        window_buckets: rows(sizes.window_buckets),
+        rings: rows(sizes.rings),
+        requests: rows(sizes.requests),
+        clients: rows(sizes.clients),
+    };
+    Engine::new(tables, limits)
+}
+
 impl World {
     pub(super) fn new(shape: Shape) -> Self {
-        let Shape { frames, references, rings, clients, limits, .. } = shape;
-        let sizes = TableSizes::new(frames, references, rings, clients, limits.window);
-        let tables = Tables {
-            frames: rows(sizes.frames),
-            frame_buckets: rows(sizes.frame_buckets),
-            references: rows(sizes.references),
-            windows: rows(sizes.windows),
-            window_buckets: rows(sizes.window_buckets),
-            rings: rows(sizes.rings),
-            requests: rows(sizes.requests),
-            clients: rows(sizes.clients),
-        };
-        let mut engine = Engine::new(tables, limits);
+        let Shape { frames, references, limits, .. } = shape;
+        let mut engine = engine(shape);
         engine.extend_references(references);
-        let entries = vec![Entry::default(); sizes.references];
+        let entries = vec![Entry::default(); engine.store.refs.len() as usize];
         Self {
             engine,
             table: GrantTable { first: limits.first_reference, entries },
@@ -189,6 +222,7 @@ impl World {
             bad: BTreeSet::new(),
             now: 1000,
             shape,
+            places: BTreeMap::new(),
             out: Effects::new(),
         }
     }
@@ -206,17 +240,8 @@ impl World {
             peer.volumes.insert(volume.0);
             let settings =
                 Settings { version: mm_proto::VERSION, window, pages: *pages, patience: 1_000_000_000 };
-            peer.rings.push(Ring {
-                id,
-                volume: *volume,
-                mm: MapClient::new(rows::<Window>(self.shape.rows), settings),
-                inbox: VecDeque::new(),
-                maps: Vec::new(),
-                waiting: BTreeSet::new(),
-                later: Vec::new(),
-                outcomes: [0; 3],
-                revoked: None,
-            });
+            let mm = MapClient::new(rows::<Window>(self.shape.rows), settings);
+            peer.rings.push(Ring::new(id, *volume, mm));
         }
         self.peers.push(peer);
         let peer = self.peers.len() - 1;
@@ -236,8 +261,7 @@ impl World {
                     self.engine.stamp(&mut response, self.now);
                     assert_eq!(response.timing.replied, self.now);
                     let response = Response::decode(&response.encode()).unwrap();
-                    let rings = self.peers.iter_mut().flat_map(|peer| &mut peer.rings);
-                    if let Some(ring) = rings.into_iter().find(|other| other.id == ring) {
+                    if let Some(ring) = self.find(ring) {
                         ring.inbox.push_back(response);
                     }
                 }
@@ -251,6 +275,19 @@ impl World {
                 Effect::Copy(copy) => self.copies.push_back(copy),
             }
         }
+    }
+
+    fn find(&mut self, id: RingId) -> Option<&mut Ring> {
+        // Where it was last time, most likely.
+        let known = self.places.get(&id.0).copied().filter(|(peer, ring)| {
+            self.peers.get(*peer).and_then(|peer| peer.rings.get(*ring)).is_some_and(|ring| ring.id == id)
+        });
+        let (peer, ring) = known.or_else(|| {
+            let rings = |peer: &Peer| peer.rings.iter().position(|ring| ring.id == id);
+            (0..).zip(&self.peers).find_map(|(at, peer)| Some((at, rings(peer)?)))
+        })?;
+        self.places.insert(id.0, (peer, ring));
+        Some(&mut self.peers[peer].rings[ring])
     }
 
     pub(super) fn advance(&mut self) {
@@ -278,7 +315,9 @@ impl World {
     }
 
     pub(super) fn pump(&mut self, peer: usize, ring: usize) {
-        while let Some(request) = self.peers[peer].rings[ring].mm.next_request(self.now) {
+        while !self.peers[peer].rings[ring].hostile
+            && let Some(request) = self.peers[peer].rings[ring].mm.next_request(self.now)
+        {
             self.send(peer, ring, &request);
         }
     }
@@ -343,6 +382,9 @@ impl World {
     pub(super) fn deliver(&mut self, peer: usize, ring: usize) -> bool {
         let this = &mut self.peers[peer].rings[ring];
         let Some(response) = this.inbox.pop_front() else { return false };
+        if this.hostile {
+            return true;
+        }
         match this.mm.on_response(&response).expect("M1 broke the protocol") {
             Event::Ready { .. } | Event::Nothing => {}
             Event::Unsupported => panic!("our own version was refused"),
@@ -423,14 +465,15 @@ impl World {
         }
         let read = self.reads.swap_remove(which % self.reads.len());
         let pages = read.page..read.page + read.frames.len() as u64;
-        let outcome = if self.bad.iter().any(|(volume, page)| *volume == read.volume.0 && pages.contains(page)) {
-            Err(ReadFailed)
-        } else {
-            for (page, frame) in pages.zip(&read.frames) {
-                self.frames[frame.0 as usize] = bytes(read.volume, page);
-            }
-            Ok(())
-        };
+        let outcome =
+            if self.bad.iter().any(|(volume, page)| *volume == read.volume.0 && pages.contains(page)) {
+                Err(ReadFailed)
+            } else {
+                for (page, frame) in pages.zip(&read.frames) {
+                    self.frames[frame.0 as usize] = bytes(read.volume, page);
+                }
+                Ok(())
+            };
         self.engine.read_done(&read, outcome).unwrap();
         self.advance();
     }
@@ -448,23 +491,34 @@ impl World {
         self.advance();
     }
 
-    /// Runs until nothing happens any more by itself.
-    pub(super) fn settle(&mut self) {
-        for _ in 0..10_000 {
-            self.advance();
-            let mut busy = !self.reads.is_empty() || !self.copies.is_empty();
+    /// Ends all reads and copies.
+    pub(super) fn settle_reads(&mut self) {
+        self.advance();
+        while !self.reads.is_empty() || !self.copies.is_empty() {
             self.end_read(0);
             self.end_copy(Copied::Done);
+        }
+    }
+
+    /// Whether the client maps this page.
+    pub(super) fn maps(&self, peer: usize, ring: usize, page: u64) -> bool {
+        self.peers[peer].rings[ring].maps.iter().any(|map| map.page == page)
+    }
+
+    /// Runs until nothing happens any more by itself.
+    pub(super) fn settle(&mut self) {
+        for _ in 0..1000 {
+            self.settle_reads();
+            let mut busy = false;
             for peer in 0..self.peers.len() {
                 for ring in 0..self.peers[peer].rings.len() {
                     while self.deliver(peer, ring) {
                         busy = true;
                     }
                     self.obey(peer, ring);
-                    busy |= !self.peers[peer].rings[ring].inbox.is_empty();
                 }
             }
-            if !busy {
+            if !busy && self.reads.is_empty() && self.copies.is_empty() {
                 return;
             }
         }
