@@ -7,6 +7,7 @@ use core::fmt;
 use core::str::FromStr;
 
 use heapless::{String, Vec};
+use mm_http::{Addressing, AllowList, ConfigError};
 
 /// Volumes that one M1 serves at most.
 pub const VOLUMES_MAX: usize = 16;
@@ -47,12 +48,12 @@ pub struct VolumeConfig {
 pub struct Config {
     /// The volumes, in the order given.
     pub volumes: Vec<VolumeConfig, VOLUMES_MAX>,
-    /// Value of `ip=`, for the network service to read; `dhcp` where it was not given.
-    pub ip: String<64>,
+    /// Where M1's address comes from.
+    pub ip: Addressing,
     /// TCP port of the endpoint.
     pub http_port: u16,
-    /// Value of `http_allow=`, for the HTTP service to read; everybody where it was not given.
-    pub http_allow: String<128>,
+    /// Who may read the endpoint: everybody, unless it says otherwise; nobody, if what it says is wrong.
+    pub http_allow: AllowList,
     /// Largest window in pages, a power of two from 1 to 512.
     pub window: u32,
     /// Clients (devices) at once.
@@ -93,8 +94,8 @@ pub enum Reason {
     TooManyVolumes,
     /// The name was used before.
     DuplicateVolume,
-    /// The value is longer than M1 keeps.
-    TooLong,
+    /// A value of the network's.
+    Network(ConfigError),
     /// There is no `volume=`.
     NoVolume,
 }
@@ -107,7 +108,7 @@ impl fmt::Display for Problem {
             Reason::Expected(what) => write!(f, "option '{}': expected {what}", self.word),
             Reason::TooManyVolumes => write!(f, "option '{}': more than {VOLUMES_MAX} volumes", self.word),
             Reason::DuplicateVolume => write!(f, "option '{}': that volume is already defined", self.word),
-            Reason::TooLong => write!(f, "option '{}': value too long", self.word),
+            Reason::Network(error) => write!(f, "option '{}': {error}", self.word),
             Reason::NoVolume => {
                 f.write_str("no volume: add volume=NAME:DEVICE for a disk of M1, such as volume=base:xvda")
             }
@@ -119,9 +120,9 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             volumes: Vec::new(),
-            ip: String::from_str("dhcp").unwrap_or_default(),
+            ip: Addressing::Dhcp,
             http_port: 80,
-            http_allow: String::new(),
+            http_allow: AllowList::any(),
             window: 512,
             clients: 256,
             client_refs: None,
@@ -167,9 +168,13 @@ impl Config {
         let (key, value) = word.split_once('=').ok_or(Reason::NotKeyValue)?;
         match key {
             "volume" => self.volume(value, default)?,
-            "ip" => self.ip = text(value)?,
-            "http_allow" => self.http_allow = text(value)?,
-            "http_port" => self.http_port = number(value, 1, 65535, "a port from 1 to 65535")?,
+            "ip" => self.ip = Addressing::parse(value).map_err(Reason::Network)?,
+            "http_allow" => {
+                // A list that cannot be read keeps everybody out: it was written to keep somebody out.
+                self.http_allow = AllowList::nobody();
+                self.http_allow = AllowList::parse(value).map_err(Reason::Network)?;
+            }
+            "http_port" => self.http_port = mm_http::config::parse_port(value).map_err(Reason::Network)?,
             "window" => {
                 let pages: u32 = number(value, 1, 512, "a power of two from 1 to 512")?;
                 if !pages.is_power_of_two() {
@@ -241,10 +246,6 @@ fn name(text: &str) -> Option<Name> {
         return None;
     }
     Name::from_str(text).ok()
-}
-
-fn text<const N: usize>(value: &str) -> Result<String<N>, Reason> {
-    String::from_str(value).map_err(|_| Reason::TooLong)
 }
 
 fn number<T: FromStr + PartialOrd>(value: &str, low: T, high: T, form: &'static str) -> Result<T, Reason> {

@@ -1,7 +1,20 @@
 //! M1, the memory-manager domain: wiring and the serve loop.
 //!
-//! What can be decided without Xen stands in this library, so that it is tested on the host: [`config`] reads the
-//! options that `extra=` in `xl-config/m1.cfg` carries. The image is `src/main.rs`.
+//! In the order in which to read: [`boot`] hands out the memory and builds an [`m1::M1`]; [`serve`] is its loop; [`attach`] follows clients
+//! coming and going; [`effects`] carries out what the engine decides, through [`lending`] (grants), [`devices`] (rings) and [`disks`] (reads);
+//! [`pages`] is what the endpoint shows. [`config`], [`volumes`] and [`refusals`] are what they say. All of it compiles and what can be decided
+//! without Xen is tested on the host; the image is `src/main.rs`.
 #![cfg_attr(not(test), no_std)]
 
+pub mod attach;
+pub mod boot;
 pub mod config;
+pub mod devices;
+pub mod disks;
+pub mod effects;
+pub mod lending;
+pub mod m1;
+pub mod pages;
+pub mod refusals;
+pub mod serve;
+pub mod volumes;

@@ -17,9 +17,9 @@ fn every_option_is_read() {
         .map(|v| (v.name.as_str(), v.device.as_str(), v.group.as_str(), v.share))
         .collect();
     assert_eq!(volumes, [("base", "xvda", "web", Share::Map), ("data", "xvdb", "web", Share::Copy)]);
-    assert_eq!(config.ip, "10.0.2.50/24,gw=10.0.2.2");
+    assert_eq!(config.ip, Addressing::parse("10.0.2.50/24,gw=10.0.2.2").unwrap());
     assert_eq!((config.http_port, config.window, config.clients), (8080, 1, 7));
-    assert_eq!(config.http_allow, "10.0.2.0/24");
+    assert_eq!(config.http_allow, AllowList::parse("10.0.2.0/24").unwrap());
     assert_eq!(
         (config.client_refs, config.grant_frames, config.store_pages),
         (Some(100), Some(4), Some(4096))
@@ -40,7 +40,7 @@ fn each_wrong_option_is_one_clear_line_and_the_rest_stands() {
             "option 'volume=a:b,cache=1': expected volume=NAME:DEVICE[,group=GROUP][,share=map|copy]",
             "option 'windw=3': unknown",
             "option 'window=3': expected a power of two from 1 to 512",
-            "option 'http_port=0': expected a port from 1 to 65535",
+            "option 'http_port=0': http_port= must be a port from 1 to 65535",
             "option 'share=lend': expected share=map or share=copy",
             "option 'loud': expected key=value",
         ]
@@ -86,4 +86,12 @@ fn a_flood_of_wrong_options_is_bounded_and_counted() {
 fn one_client_can_not_take_the_whole_table_unless_told() {
     assert_eq!(Config::parse("").quota(32768), 16384);
     assert_eq!(Config::parse("client_refs=40000").quota(32768), 32768);
+}
+
+#[test]
+fn a_list_of_networks_that_can_not_be_read_lets_nobody_in() {
+    let config = Config::parse("volume=a:xvda http_allow=10.0.0.0/8,everybody ip=here");
+    assert_eq!(config.http_allow, AllowList::nobody());
+    assert_eq!(config.ip, Addressing::Dhcp);
+    assert_eq!(config.problems.len(), 2);
 }

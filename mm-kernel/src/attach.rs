@@ -1,0 +1,164 @@
+//! Clients come and go: what dom0 says about their devices, and what M1 does about it.
+
+use mm_engine::{ClientId, ClientState, Refusal};
+use xen_drivers::vbdback::{DeviceId, Event, Info};
+use xen_sys::DomId;
+
+use crate::m1::M1;
+use crate::refusals::Reason;
+use crate::volumes::VolumeState;
+
+/// Events taken in one turn.
+const EVENTS: usize = 64;
+
+impl M1 {
+    /// Moves all devices on, and does what follows.
+    pub(crate) fn backend_turn(&mut self, now: u64) {
+        for _ in 0..EVENTS {
+            let Some(event) = self.backend.next_event() else { break };
+            match event {
+                Event::Offered { device, info } => self.decide(device, &info),
+                Event::Connected(device) => {
+                    if let Some(connected) = self.devices.get_mut(device.index()) {
+                        log::info!(
+                            "domain {}: connected to {}",
+                            connected.domain.0,
+                            self.volumes[connected.volume].name
+                        );
+                        connected.pending = true;
+                    }
+                }
+                Event::Closing(device) => {
+                    self.release(device.index());
+                    self.backend.closed(device);
+                }
+                Event::Gone(device) => {
+                    self.release(device.index());
+                    self.undecided.retain(|waiting| *waiting != device);
+                }
+                Event::Unusable { info, why, .. } => {
+                    log::error!("domain {}: device {} is not served: {why}", info.domain.0, info.devid);
+                    self.refusals.add(info.domain, info.params.as_str(), Reason::Inconsistent);
+                }
+                Event::TableFull { domain, devid } => {
+                    log::error!("domain {}: device {devid}: {}", domain.0, Reason::TooManyDevices);
+                    self.refusals.add(domain, "", Reason::TooManyDevices);
+                }
+            }
+        }
+        for index in (0..self.undecided.len()).rev() {
+            let device = self.undecided.swap_remove(index);
+            if let Some(info) = self.backend.info(device).copied() {
+                self.decide(device, &info);
+            }
+        }
+        self.backend.advance(&mut self.xenstore.client, now);
+    }
+
+    /// Accepts a device, refuses it, or waits until its volume is known.
+    fn decide(&mut self, device: DeviceId, info: &Info) {
+        match self.accept(device, info) {
+            Ok(()) => {}
+            Err(None) => {
+                if self.undecided.push(device).is_err() {
+                    self.refuse(device, info, Reason::NoRoom);
+                }
+            }
+            Err(Some(reason)) => self.refuse(device, info, reason),
+        }
+    }
+
+    /// `Err(None)`: not known yet.
+    fn accept(&mut self, device: DeviceId, info: &Info) -> Result<(), Option<Reason>> {
+        let target = info.params.as_str();
+        if target.contains(['+', '@']) {
+            return Err(Some(Reason::NotSupported));
+        }
+        let volume = self
+            .volumes
+            .iter()
+            .position(|volume| volume.name == target)
+            .ok_or(Some(Reason::UnknownVolume))?;
+        let facts = &self.volumes[volume];
+        let id = match facts.state {
+            VolumeState::Waiting => return Err(None),
+            _ => facts.id.ok_or(Some(Reason::VolumeUnusable))?,
+        };
+        let page = self.infos[volume].ok_or(Some(Reason::VolumeUnusable))?;
+        let client = self.client_of(info.domain)?;
+        let ring = self.engine.attach(client, id).map_err(|refusal| {
+            Some(match refusal {
+                Refusal::OtherGroup => Reason::OtherGroup,
+                Refusal::NoVolume => Reason::VolumeUnusable,
+                _ => Reason::TooManyDevices,
+            })
+        });
+        let ring = match ring {
+            Ok(ring) => ring,
+            Err(reason) => {
+                self.bury(client, info.domain);
+                return Err(reason);
+            }
+        };
+        if let Err(reason) = self.devices.add(device, info.domain, client, ring, volume, page) {
+            self.engine.detach(ring, &mut self.lending);
+            self.bury(client, info.domain);
+            return Err(Some(reason));
+        }
+        if let Some((ring, port, info)) = self.devices.published(device.index()) {
+            self.backend.accept(device, ring, port, info);
+        }
+        Ok(())
+    }
+
+    fn refuse(&mut self, device: DeviceId, info: &Info, reason: Reason) {
+        log::error!("domain {}: target={} is refused: {reason}", info.domain.0, info.params.as_str());
+        self.refusals.add(info.domain, info.params.as_str(), reason);
+        let mut text: heapless::String<64> = heapless::String::new();
+        // Cut to what fits: the whole reason is on the console.
+        let _ = core::fmt::Write::write_fmt(&mut text, format_args!("{reason}"));
+        self.backend.refuse(device, &text);
+    }
+
+    /// The engine's number of a domain: the one that it has, or a new one.
+    fn client_of(&mut self, domain: DomId) -> Result<ClientId, Option<Reason>> {
+        let known = (0_u16..).zip(self.lending.domains.iter()).find(|(number, known)| {
+            **known == domain && self.engine.client_state(ClientId(*number)) != ClientState::Free
+        });
+        if let Some((number, _)) = known {
+            return Ok(ClientId(number));
+        }
+        let client = self.engine.admit().map_err(|_| Some(Reason::TooManyDevices))?;
+        if let Some(place) = self.lending.domains.get_mut(usize::from(client.0)) {
+            *place = domain;
+        }
+        Ok(client)
+    }
+
+    /// Takes a device down, if it is up.
+    fn release(&mut self, index: usize) {
+        let domain = self.devices.get(index).map(|device| device.domain);
+        if let (Some((client, ring)), Some(domain)) = (self.devices.remove(index), domain) {
+            self.engine.detach(ring, &mut self.lending);
+            self.bury(client, domain);
+            log::info!("domain {}: a device has left", domain.0);
+        }
+    }
+
+    /// A domain without devices is no client any more.
+    fn bury(&mut self, client: ClientId, domain: DomId) {
+        if !self.devices.iter().any(|device| device.domain == domain) {
+            self.engine.disconnect(client, &mut self.lending);
+        }
+    }
+
+    /// A device that broke the rules: it is told so, and nothing is read from its ring any more.
+    pub(crate) fn close_device(&mut self, index: usize) {
+        let Some(device) = self.devices.get_mut(index).filter(|device| !device.closed) else { return };
+        device.closed = true;
+        self.closed += 1;
+        log::warn!("domain {}: its device is closed", device.domain.0);
+        let id = device.id;
+        self.backend.abandon(id);
+    }
+}

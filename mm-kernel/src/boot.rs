@@ -1,0 +1,258 @@
+//! From what Xen gave the domain to an M1 that can serve: who gets which memory is decided here, once.
+
+use mm_engine::{
+    ClientEntry, Engine, FrameEntry, Limits, RefEntry, RequestEntry, RingEntry, TableSizes, Tables,
+    WindowEntry,
+};
+use mm_http::{Connection as HttpConnection, NetMemory};
+use smoltcp::iface::SocketStorage;
+use xen::Virq;
+use xen::grant::RefPool;
+use xen_drivers::netfront::NetFront;
+use xen_drivers::vbdback::{Slot, VbdBackend};
+use xen_drivers::{Frame, Platform};
+use xen_rt::{Boot, BootMemory};
+use xen_sys::DomId;
+use xenstore::{Blocking, Connection, Pause, Transaction};
+
+use crate::config::{Config, Problem, Reason};
+use crate::devices::{DeviceMemory, Devices};
+use crate::disks::{Disk, devid};
+use crate::lending::Lending;
+use crate::m1::{M1, Network};
+use crate::refusals::Refusals;
+use crate::volumes::{VolumeFacts, VolumeState, Volumes};
+
+/// Pages for frames on their way out and in.
+const NET_PAGES: usize = 64;
+/// Pages that M1 keeps for nothing but copies and reads.
+const RESERVE: u32 = 32;
+/// Patience with xenstored at boot.
+const XENSTORE_NS: u64 = 10_000_000_000;
+/// Grant table frames that M1 starts with: the drivers' references and the first windows. More come in steps.
+const FIRST_GRANT_FRAMES: u32 = 8;
+
+/// References of drivers and devices.
+static REFS: RefPool = RefPool::new();
+
+/// Builds M1.
+///
+/// # Panics
+/// Where the domain has not the memory for M1's smallest form; xl's own minimum has.
+pub fn build(mut boot: Boot) -> &'static mut M1 {
+    let mut config = Config::parse(boot.cmdline);
+    log::set_max_level(config.log);
+    let (major, minor) = boot.hypervisor.xen_version();
+    log::info!(
+        "M1 {} on Xen {major}.{minor}, {} KiB of memory",
+        env!("CARGO_PKG_VERSION"),
+        boot.memory.free_pages() * 4
+    );
+    let all_pages = boot.hypervisor.memory_reservation().map_or(0, |(now, _)| now);
+    let platform =
+        Platform { hypervisor: boot.hypervisor, events: boot.events, grants: boot.grants, refs: &REFS };
+    if let Err(error) = boot.grants.grow_to(FIRST_GRANT_FRAMES.min(boot.grants.frames_max())) {
+        log::error!("Xen gives no grant table frames: {error:?}");
+    }
+
+    let Some(store_page) = boot.xenstore else { fatal("there is no xenstore: start M1 with xl create") };
+    boot.events.unmask(store_page.port);
+    let mut xenstore = Connection::new(store_page.page);
+    let disks_present = list_disks(&mut xenstore, &boot, store_page.port);
+
+    let memory = &mut boot.memory;
+    let devices =
+        DeviceMemory::new(memory, usize::from(config.clients)).unwrap_or_else(|| fatal("memory: devices"));
+    let devices = Devices::new(platform, devices);
+    let slots =
+        memory.slice(usize::from(config.clients), Slot::EMPTY).unwrap_or_else(|| fatal("memory: devices"));
+    let network = network(memory, platform).unwrap_or_else(|| fatal("memory: network"));
+
+    let mut volumes = Volumes::new();
+    let disks = memory.slice_with(config.volumes.len(), |_| None).unwrap_or_else(|| fatal("memory: disks"));
+    let infos = memory.slice_with(config.volumes.len(), |_| None).unwrap_or_else(|| fatal("memory: volumes"));
+    for (index, volume) in config.volumes.iter().enumerate() {
+        let mut facts = VolumeFacts::new(volume);
+        match devid(&volume.device).filter(|devid| disks_present.contains(devid)) {
+            None => {
+                facts.state = VolumeState::NoDisk;
+                log::error!(
+                    "volume {}: M1 has no disk {}: is it in M1's disk= line?",
+                    volume.name,
+                    volume.device
+                );
+            }
+            Some(devid) => {
+                let frames = (frame(memory), frame(memory), frame(memory));
+                let (Some(ring), Some(first), Some(info)) = frames else { fatal("memory: disks") };
+                disks[index] = memory.place(Disk::new(platform, devid, ring, first));
+                infos[index] = Some(info);
+            }
+        }
+        // As many as the configuration has.
+        let _ = volumes.push(facts);
+    }
+    for problem in &config.problems {
+        log::error!("{problem}");
+    }
+
+    let clients = u32::from(config.clients);
+    let first_reference = RefPool::END.0;
+    let wanted = config.grant_frames.unwrap_or(u32::MAX).min(boot.grants.frames_max());
+    if config.grant_frames.is_some_and(|frames| frames > boot.grants.frames_max()) {
+        late_problem(
+            &mut config,
+            "grant_frames=",
+            "no more frames than Xen allows: see max_grant_frames= in xl.cfg",
+        );
+    }
+    let references = (wanted * 512).saturating_sub(first_reference);
+    let domains =
+        memory.slice(usize::from(config.clients), DomId::SELF).unwrap_or_else(|| fatal("memory: clients"));
+    // What is left is the store's and its tables', but for M1's own state and some pages of alignment.
+    let own = u32::try_from(size_of::<M1>().div_ceil(4096)).unwrap_or(u32::MAX).saturating_add(16);
+    let free = u32::try_from(memory.free_pages()).unwrap_or(u32::MAX).saturating_sub(own);
+    let mut sizes = TableSizes::fit(free, references, clients, clients, config.window, 0);
+    if let Some(limit) = config.store_pages.filter(|limit| (*limit as usize) < sizes.frames) {
+        sizes = TableSizes::new(limit, references, clients, clients, config.window);
+    }
+    let tables = tables(memory, &sizes).unwrap_or_else(|| fatal("memory: tables"));
+    let frames = memory.pages(sizes.frames).unwrap_or_else(|| fatal("memory: store"));
+    let limits = Limits {
+        first_reference,
+        window: config.window,
+        reserve: RESERVE.min(u32::try_from(sizes.frames / 8).unwrap_or(RESERVE)).max(1),
+        client_references: config.quota(references),
+        client_pages: config.quota(references),
+        metadata_pages: all_pages.saturating_sub(sizes.frames as u64),
+        read_ahead: if config.window == 1 { 1 } else { 64 },
+        seed: xen::clock::tsc() ^ boot.clock.unix_ns(),
+        ..Limits::default()
+    };
+    let mut engine = Engine::new(tables, limits);
+    engine.extend_references(boot.grants.capacity().min(wanted * 512).saturating_sub(first_reference));
+    log::info!(
+        "store: {} MiB for pages of volumes, {} references of {}",
+        sizes.frames / 256,
+        boot.grants.capacity().saturating_sub(first_reference),
+        references
+    );
+
+    let timer = boot.hypervisor.evtchn_bind_virq(Virq::Timer).unwrap_or_else(|_| fatal("no timer"));
+    boot.events.unmask(timer);
+    let lending = Lending { table: boot.grants, frames, domains, failures: 0 };
+    let m1 = M1 {
+        config,
+        platform,
+        hypervisor: boot.hypervisor,
+        events: boot.events,
+        clock: boot.clock,
+        console: boot.console,
+        xenstore,
+        xenstore_port: store_page.port,
+        _timer: timer,
+        network,
+        disks,
+        infos,
+        volumes,
+        engine,
+        lending,
+        devices,
+        backend: VbdBackend::new(slots),
+        undecided: heapless::Vec::new(),
+        references,
+        first_reference,
+        refusals: Refusals::new(),
+        started: boot.clock.unix_ns() / 1_000_000_000,
+        turns: 0,
+        ring_faults: 0,
+        closed: 0,
+        rechecked: 0,
+    };
+    boot.memory.place(m1).unwrap_or_else(|| fatal("memory: M1 itself"))
+}
+
+/// Ends M1 before it served anything, with one line that says why.
+fn fatal(what: &str) -> ! {
+    panic!("M1 cannot start: {what}: give it more memory= or see the line above")
+}
+
+fn late_problem(config: &mut Config, word: &str, expected: &'static str) {
+    config.problem(word, Reason::Expected(expected));
+    if let Some(problem) = config.problems.last() {
+        let problem: &Problem = problem;
+        log::error!("{problem}");
+    }
+}
+
+fn frame(memory: &mut BootMemory) -> Option<Frame> {
+    let words = memory.page()?;
+    Some(Frame { words, mfn: xen_rt::mfn_of(words) })
+}
+
+/// The device numbers of the disks that dom0 gave M1.
+fn list_disks(xenstore: &mut Connection, boot: &Boot, port: xen::Port) -> heapless::Vec<u32, 64> {
+    let deadline = boot.clock.now_ns() + XENSTORE_NS;
+    let mut wait = |pause| match pause {
+        Pause::Notify => boot.hypervisor.evtchn_send(port).is_ok(),
+        Pause::Sleep => {
+            boot.events.clear(port);
+            let soon = boot.clock.now_ns() + 100_000_000;
+            let _ = boot.hypervisor.sched_poll(&[port], Some(soon));
+            boot.clock.now_ns() < deadline
+        }
+    };
+    let mut blocking = Blocking::new(xenstore, &mut wait);
+    let mut found = heapless::Vec::new();
+    match blocking.list(Transaction::NONE, "device/vbd") {
+        Ok(names) => {
+            for name in names.split(|byte| *byte == 0) {
+                if let Some(number) = xenstore::number(name) {
+                    // More than any configuration has volumes.
+                    let _ = found.push(number);
+                }
+            }
+        }
+        Err(error) if error.is_missing() => {}
+        Err(error) => log::error!("xenstore: {error}"),
+    }
+    boot.events.set_pending(port);
+    found
+}
+
+fn network(memory: &mut BootMemory, platform: Platform) -> Option<Network> {
+    let rings = [frame(memory)?, frame(memory)?];
+    let mut pages = [None; NET_PAGES * 2];
+    for page in &mut pages {
+        *page = frame(memory);
+    }
+    let mut frames = [rings[0]; NET_PAGES * 2];
+    for (to, from) in frames.iter_mut().zip(&pages) {
+        *to = (*from)?;
+    }
+    let (tx, rx) = frames.split_at(NET_PAGES);
+    let card = memory.place(NetFront::new(platform, 0, rings, tx, rx))?;
+    // A domain of a few MiB gets smaller buffers: slower downloads, the same answers.
+    let share = if memory.free_pages() > 4096 { 1 } else { 4 };
+    let storage = NetMemory {
+        sockets: memory.slice_with(mm_http::SOCKET_STORAGE, |_| SocketStorage::EMPTY)?,
+        connections: memory.slice_with(mm_http::SOCKETS, |_| HttpConnection::EMPTY)?,
+        receive: memory.slice(mm_http::RECEIVE_BYTES / share, 0_u8)?,
+        transmit: memory.slice(mm_http::TRANSMIT_BYTES / share, 0_u8)?,
+        snapshots: memory.slice(mm_http::SNAPSHOT_BYTES / share, 0_u8)?,
+    };
+    Some(Network { card, memory: Some(storage), service: None, deadline: None })
+}
+
+fn tables(memory: &mut BootMemory, sizes: &TableSizes) -> Option<Tables<'static>> {
+    Some(Tables {
+        frames: memory.slice_with(sizes.frames, |_| FrameEntry::default())?,
+        frame_buckets: memory.slice(sizes.frame_buckets, 0)?,
+        references: memory.slice_with(sizes.references, |_| RefEntry::default())?,
+        windows: memory.slice_with(sizes.windows, |_| WindowEntry::default())?,
+        window_buckets: memory.slice(sizes.window_buckets, 0)?,
+        rings: memory.slice_with(sizes.rings, |_| RingEntry::default())?,
+        requests: memory.slice_with(sizes.requests, |_| RequestEntry::default())?,
+        clients: memory.slice_with(sizes.clients, |_| ClientEntry::default())?,
+    })
+}

@@ -1,0 +1,205 @@
+//! M1's own disks: each configured volume's `blkfront`, the reads that are under way on it, and how it becomes a volume.
+
+use mm_engine::{FrameId, Read};
+use xen_drivers::blkfront::{BlkFront, Completion, Health, MAX_REQUESTS, Operation, SubmitError};
+use xen_drivers::{Frame, Platform};
+
+use crate::lending::Lending;
+use crate::volumes::VolumeState;
+
+/// Sectors of 512 bytes in a page.
+const PAGE_SECTORS: u64 = 8;
+/// Token of the read that identifies a volume.
+const IDENTIFY: u64 = u64::MAX;
+
+/// A disk and what is being read from it.
+pub struct Disk {
+    front: BlkFront,
+    /// Reads under way; a token is an index here.
+    reads: [Option<Read>; MAX_REQUESTS],
+    /// Reads that did not go out yet.
+    waiting: heapless::Deque<Read, MAX_REQUESTS>,
+    /// For the first page, before there is a volume.
+    first: Frame,
+    identified: Identified,
+    /// Frames that the backend kept: lost to the store.
+    quarantined: u64,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Identified {
+    No,
+    Asked,
+    Done,
+}
+
+/// What came of a turn.
+pub enum DiskEvent {
+    /// A read of the engine's is over.
+    Read(Read, Result<(), mm_engine::ReadFailed>),
+    /// The volume's first page is in [`Disk::first_page`], and this is its length in pages.
+    Identified(u64),
+    /// It will never be a volume.
+    Unusable(VolumeState),
+}
+
+impl Disk {
+    /// The disk `device/vbd/<devid>`.
+    #[must_use]
+    pub fn new(platform: Platform, devid: u32, ring: Frame, first: Frame) -> Self {
+        Self {
+            front: BlkFront::new(platform, devid, ring),
+            reads: [const { None }; MAX_REQUESTS],
+            waiting: heapless::Deque::new(),
+            first,
+            identified: Identified::No,
+            quarantined: 0,
+        }
+    }
+
+    /// The driver, for messages and events.
+    pub fn front(&mut self) -> &mut BlkFront {
+        &mut self.front
+    }
+
+    /// The volume's first page, once identified.
+    #[must_use]
+    pub fn first_page(&self) -> [u8; mm_proto::PAGE_SIZE] {
+        let mut page = [0; mm_proto::PAGE_SIZE];
+        let _ = self.first.words.read(0, &mut page);
+        page
+    }
+
+    /// Frames that a backend which went away kept.
+    #[must_use]
+    pub fn quarantined(&self) -> u64 {
+        self.quarantined
+    }
+
+    /// Whether its backend is gone for good.
+    #[must_use]
+    pub fn is_dead(&self) -> bool {
+        self.front.health() == Health::Dead
+    }
+
+    /// Takes a read of the engine's. It goes out now or as soon as there is room; the engine never has more under way on one
+    /// volume than a disk has slots (`Limits::reads`).
+    ///
+    /// # Errors
+    /// The read, if there is no room even to wait: a bug of ours.
+    pub fn read(&mut self, read: Read) -> Result<(), Read> {
+        self.waiting.push_back(read)
+    }
+
+    /// Sends what is waiting, and yields what is over. `None` when there is nothing more now.
+    pub fn turn(&mut self, lending: &Lending) -> Option<DiskEvent> {
+        if self.identified == Identified::No && self.front.health() == Health::Connected {
+            let pages = self.front.geometry().sectors / PAGE_SECTORS;
+            if pages == 0 {
+                self.identified = Identified::Done;
+                return Some(DiskEvent::Unusable(VolumeState::BadSize));
+            }
+            if self.front.submit(Operation::Read, 0, &[self.first.mfn], IDENTIFY).is_ok() {
+                self.identified = Identified::Asked;
+            }
+        }
+        if let Some(failed) = self.send(lending) {
+            return Some(failed);
+        }
+        while let Some(completion) = self.front.next_completion() {
+            if let Some(event) = self.completed(completion) {
+                return Some(event);
+            }
+        }
+        None
+    }
+
+    /// Submits what is waiting. Yields a read that cannot be done.
+    fn send(&mut self, lending: &Lending) -> Option<DiskEvent> {
+        while let Some(read) = self.waiting.front() {
+            let Some(slot) = self.reads.iter().position(Option::is_none) else { break };
+            let mut frames: heapless::Vec<xen::Mfn, { mm_engine::READ_RUN }> = heapless::Vec::new();
+            for FrameId(frame) in &read.frames {
+                if let Some((_, mfn)) = lending.frame(FrameId(*frame)) {
+                    // As long as the read's own list.
+                    let _ = frames.push(mfn);
+                }
+            }
+            let sector = read.page.saturating_mul(PAGE_SECTORS);
+            match self.front.submit(Operation::Read, sector, &frames, slot as u64) {
+                Ok(()) => self.reads[slot] = self.waiting.pop_front(),
+                // Later: a completion makes room, a new backend connects.
+                Err(SubmitError::Full) => break,
+                Err(SubmitError::NotConnected) if !self.is_dead() => break,
+                Err(error) => {
+                    log::warn!("volume read of page {} fails: {error:?}", read.page);
+                    let read = self.waiting.pop_front()?;
+                    self.front.publish_requests();
+                    return Some(DiskEvent::Read(read, Err(mm_engine::ReadFailed)));
+                }
+            }
+        }
+        self.front.publish_requests();
+        None
+    }
+
+    fn completed(&mut self, completion: Completion) -> Option<DiskEvent> {
+        let outcome = completion.outcome.map_err(|failure| {
+            log::warn!("a read of a volume failed: {failure:?}");
+            mm_engine::ReadFailed
+        });
+        if completion.token == IDENTIFY {
+            let pages = self.front.geometry().sectors / PAGE_SECTORS;
+            return Some(match outcome {
+                Ok(()) => {
+                    self.identified = Identified::Done;
+                    DiskEvent::Identified(pages)
+                }
+                Err(_) => DiskEvent::Unusable(VolumeState::Unreadable),
+            });
+        }
+        let slot = usize::try_from(completion.token).ok()?;
+        let read = self.reads.get_mut(slot)?.take()?;
+        if completion.quarantined {
+            // The backend may still write there: the frames stay with this read for ever, and the engine never hears of
+            // them again; who waits for them gives up by the protocol's rule 7.
+            self.quarantined += read.frames.len() as u64;
+            log::error!("{} pages of the store are lost to a disk's backend", read.frames.len());
+            return None;
+        }
+        Some(DiskEvent::Read(read, outcome))
+    }
+}
+
+/// The device number of a disk's name: `xvda` to `xvdp`, with a partition number or without
+/// (`docs/man/xen-vbd-interface.7`), or the number itself.
+#[must_use]
+pub fn devid(name: &str) -> Option<u32> {
+    if let Ok(number) = name.parse() {
+        return Some(number);
+    }
+    let rest = name.strip_prefix("xvd")?;
+    let letter = rest.bytes().next().filter(u8::is_ascii_lowercase)?;
+    let disk = u32::from(letter - b'a');
+    let partition = match &rest[1..] {
+        "" => 0,
+        digits => digits.parse().ok().filter(|number| (1..16).contains(number))?,
+    };
+    (disk < 16).then_some(202 << 8 | disk << 4 | partition)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::devid;
+
+    #[test]
+    fn disks_have_the_numbers_that_xl_gives_them() {
+        assert_eq!(devid("xvda"), Some(51712));
+        assert_eq!(devid("xvdb"), Some(51728));
+        assert_eq!(devid("xvdp15"), Some(202 << 8 | 15 << 4 | 15));
+        assert_eq!(devid("51744"), Some(51744));
+        for wrong in ["", "xvd", "xvdq", "xvda0", "xvda16", "sda", "xvdA", "xvdä"] {
+            assert_eq!(devid(wrong), None, "{wrong}");
+        }
+    }
+}

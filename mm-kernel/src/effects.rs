@@ -1,0 +1,97 @@
+//! The one place where the engine's decisions are carried out.
+
+use mm_engine::{Copied, Effect, Effects, Engine};
+use xen::grant::{Direction, PageCopy};
+use xen::{Clock, Hypervisor};
+use xen_sys::GrantRef;
+
+use crate::devices::Devices;
+use crate::disks::Disk;
+use crate::lending::Lending;
+use crate::volumes::VolumeFacts;
+
+/// What effects are carried out on.
+pub struct Hands<'m> {
+    /// For times, and for what copies lead to.
+    pub engine: &'m mut Engine<'static>,
+    /// Pages and domains.
+    pub lending: &'m mut Lending,
+    /// Rings.
+    pub devices: &'m mut Devices,
+    /// Disks, in the order of the volumes.
+    pub disks: &'m mut [Option<&'static mut Disk>],
+    /// The volumes.
+    pub volumes: &'m [VolumeFacts],
+    /// Time.
+    pub clock: Clock,
+    /// Xen.
+    pub hypervisor: &'static (dyn Hypervisor + Sync),
+}
+
+impl Hands<'_> {
+    /// Carries out all effects in order. A copy's outcome leads to replies, and to no further copies.
+    pub fn perform(&mut self, effects: &Effects) {
+        for effect in effects.iter() {
+            match effect {
+                Effect::Reply { ring, response } => self.reply(*ring, *response),
+                Effect::Read(read) => self.read(read.clone()),
+                Effect::Copy(copy) => {
+                    let copied = self.copy(copy);
+                    let mut follow = Effects::new();
+                    if let Err(bug) = self.engine.copy_done(copy.request, copied, &mut follow) {
+                        log::error!("bug: {bug:?}");
+                    }
+                    for effect in follow.iter() {
+                        if let Effect::Reply { ring, response } = effect {
+                            self.reply(*ring, *response);
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    fn reply(&mut self, ring: mm_engine::RingId, mut response: mm_proto::Response) {
+        let Some(device) = self.devices.of_ring(ring).and_then(|index| self.devices.get_mut(index)) else {
+            return;
+        };
+        self.engine.stamp(&mut response, self.clock.now_ns());
+        // There is a place for each request that was taken: full is a bug of ours, and this client asks again.
+        if device.back.push_response(&response.encode()).is_err() {
+            log::error!("bug: no place for a response on ring {}", ring.0);
+        }
+        device.pending = true;
+    }
+
+    fn read(&mut self, read: mm_engine::Read) {
+        let volume = self.volumes.iter().position(|volume| volume.id == Some(read.volume));
+        let disk = volume.and_then(|index| self.disks.get_mut(index)).and_then(Option::as_mut);
+        let refused = match disk {
+            Some(disk) => disk.read(read).err(),
+            None => Some(read),
+        };
+        if let Some(read) = refused {
+            log::error!("bug: no room for a read of page {}", read.page);
+            if let Err(bug) = self.engine.read_done(&read, Err(mm_engine::ReadFailed)) {
+                log::error!("bug: {bug:?}");
+            }
+        }
+    }
+
+    fn copy(&mut self, copy: &mm_engine::Copy) -> Copied {
+        let Some((_, mfn)) = self.lending.frame(copy.frame) else { return Copied::BadReference };
+        let peer = self.lending.domain(copy.client);
+        let mut copies = [PageCopy::page(mfn, peer, GrantRef(copy.reference), Direction::ToPeer)];
+        match self.lending.table.copy(self.hypervisor, &mut copies) {
+            Ok(()) if copies[0].status.is_okay() => Copied::Done,
+            Ok(()) => {
+                log::debug!("copy to domain {}: status {:?}", peer.0, copies[0].status);
+                Copied::BadReference
+            }
+            Err(error) => {
+                log::warn!("Xen refused a grant copy: {error:?}");
+                Copied::BadReference
+            }
+        }
+    }
+}

@@ -1,0 +1,133 @@
+//! M1's state, all of it.
+
+use mm_engine::Engine;
+use mm_http::{NetConfig, NetMemory, NetService};
+use xen::console::Console;
+use xen::{Clock, Events, Hypervisor, Port};
+use xen_drivers::netfront::NetFront;
+use xen_drivers::vbdback::{DeviceId, VbdBackend};
+use xen_drivers::{Frame, Platform};
+
+use crate::config::Config;
+use crate::devices::Devices;
+use crate::disks::Disk;
+use crate::effects::Hands;
+use crate::lending::Lending;
+use crate::pages::{Facts, Host};
+use crate::refusals::Refusals;
+use crate::volumes::{VolumeState, Volumes};
+
+/// Devices that can wait for their volume's disk.
+pub(crate) const UNDECIDED: usize = 64;
+
+/// The memory-manager domain.
+pub struct M1 {
+    pub(crate) config: Config,
+    pub(crate) platform: Platform,
+    pub(crate) hypervisor: &'static (dyn Hypervisor + Sync),
+    pub(crate) events: Events,
+    pub(crate) clock: Clock,
+    pub(crate) console: Console,
+    pub(crate) xenstore: xenstore::Connection,
+    pub(crate) xenstore_port: Port,
+    /// Held so that it is never bound twice; its events only wake the loop.
+    pub(crate) _timer: Port,
+    pub(crate) network: Network,
+    /// A disk and an info page for each volume that has one.
+    pub(crate) disks: &'static mut [Option<&'static mut Disk>],
+    pub(crate) infos: &'static mut [Option<Frame>],
+    pub(crate) volumes: Volumes,
+    pub(crate) engine: Engine<'static>,
+    pub(crate) lending: Lending,
+    pub(crate) devices: Devices,
+    /// The same devices as dom0 sees them.
+    pub(crate) backend: VbdBackend<'static>,
+    /// Devices whose volume is not known yet.
+    pub(crate) undecided: heapless::Vec<DeviceId, UNDECIDED>,
+    /// References that the engine may come to have, and the first of them.
+    pub(crate) references: u32,
+    pub(crate) first_reference: u32,
+    pub(crate) refusals: Refusals,
+    /// Seconds since 1970.
+    pub(crate) started: u64,
+    pub(crate) turns: u64,
+    pub(crate) ring_faults: u64,
+    pub(crate) closed: u64,
+    /// When xenstore was looked at again without a reason.
+    pub(crate) rechecked: u64,
+}
+
+/// The card and the service on it.
+pub(crate) struct Network {
+    pub(crate) card: &'static mut NetFront,
+    /// Until there is a service.
+    pub(crate) memory: Option<NetMemory<'static>>,
+    pub(crate) service: Option<NetService<'static>>,
+    /// When it wants to be polled, at the latest.
+    pub(crate) deadline: Option<u64>,
+}
+
+impl M1 {
+    /// For carrying out effects.
+    pub(crate) fn hands(&mut self) -> Hands<'_> {
+        Hands {
+            engine: &mut self.engine,
+            lending: &mut self.lending,
+            devices: &mut self.devices,
+            disks: self.disks,
+            volumes: &self.volumes,
+            clock: self.clock,
+            hypervisor: self.hypervisor,
+        }
+    }
+
+    /// One turn of the network: frames in, requests answered, frames out.
+    pub(crate) fn network_turn(&mut self, now: u64) {
+        if self.network.service.is_none()
+            && let Some(mac) = self.network.card.mac()
+            && let Some(memory) = self.network.memory.take()
+        {
+            let config = NetConfig {
+                mac,
+                addressing: self.config.ip,
+                port: self.config.http_port,
+                allow: self.config.http_allow,
+                reserve: mm_http::RESERVE,
+                limits: mm_http::Limits::default(),
+                seed: xen::clock::tsc(),
+            };
+            match NetService::new(&config, memory, self.network.card, now) {
+                Ok(service) => self.network.service = Some(service),
+                Err(error) => log::error!("no endpoint: {error}"),
+            }
+        }
+        let Some(service) = &mut self.network.service else { return };
+        let host = Host {
+            version: self.hypervisor.xen_version(),
+            grant_frames: self.platform.grants.frames(),
+            grant_frames_max: self.platform.grants.frames_max(),
+            own_references: self.platform.refs.taken(),
+            ports: u32::try_from(self.devices.iter().count() + self.disks.iter().flatten().count() + 4)
+                .unwrap_or(u32::MAX),
+            ports_max: xen_sys::event::PORTS,
+            console_dropped: self.console.dropped(),
+        };
+        let wall = self.clock.unix_ns() / 1_000_000_000;
+        let mut facts = Facts {
+            config: &self.config,
+            engine: &mut self.engine,
+            lending: &self.lending,
+            volumes: &self.volumes,
+            refusals: &self.refusals,
+            host,
+            ring_faults: self.ring_faults,
+            closed: self.closed,
+            turns: self.turns,
+            started: self.started,
+            now: wall,
+            ready: self.volumes.iter().any(|volume| volume.state == VolumeState::Serving),
+        };
+        self.network.deadline = service.poll(self.network.card, now, Some(wall), &mut facts);
+        self.network.card.flush();
+    }
+}

@@ -1,0 +1,269 @@
+//! The loop. Everything M1 does happens in a turn of it, and between turns it sleeps.
+
+use mm_engine::{Effects, GroupId, Sharing};
+use mm_proto::InfoPage;
+use xenstore::Message;
+
+use crate::disks::DiskEvent;
+use crate::m1::M1;
+use crate::volumes::{self, VolumeState};
+
+/// Rounds in one turn of letting requests go on; what is left goes on in the next turn.
+const ROUNDS: usize = 64;
+/// Xenstore messages in one turn.
+const MESSAGES: usize = 64;
+/// Rows of the engine's tables that are swept in one turn.
+const SWEEP: u32 = 256;
+/// Looks at xenstore without a reason, and at pages that clients should let go of.
+const RECHECK_NS: u64 = 1_000_000_000;
+/// Free references below which the grant table grows, and frames by which it does.
+const LOW_REFERENCES: u64 = 2048;
+const GROW_FRAMES: u32 = 8;
+
+impl M1 {
+    /// Serves for ever.
+    pub fn run(&mut self) -> ! {
+        loop {
+            let more = self.turn();
+            if !more {
+                self.sleep();
+            }
+        }
+    }
+
+    /// One turn. True if there is more to do at once.
+    fn turn(&mut self) -> bool {
+        let now = self.clock.now_ns();
+        self.heartbeat();
+        let pending = self.events.take_pending();
+        for port in pending {
+            // Disks and network look at their rings on every turn; a port of a device says which ring to look at.
+            self.devices.raise(port);
+        }
+        self.xenstore_turn(now);
+        self.disks_turn();
+        let mut more = self.devices_turn(now);
+        more |= self.engine_turn();
+        self.answer();
+        self.network_turn(now);
+        self.grow();
+        more | self.look_again()
+    }
+
+    /// Sleeps until an event or the next deadline.
+    fn sleep(&mut self) {
+        let idle = self.clock.now_ns() + RECHECK_NS;
+        let wishes = [self.network.deadline, self.backend.deadline()];
+        let deadline = wishes.into_iter().flatten().fold(idle, u64::min);
+        // A timer that does not take is a loop that turns a little more often than it has to.
+        let _ = self.hypervisor.set_timer(Some(deadline));
+        self.events.wait(self.hypervisor);
+    }
+
+    /// Advances the word by which clients know that M1 lives.
+    fn heartbeat(&mut self) {
+        self.turns += 1;
+        let [low, high] =
+            [self.turns & 0xffff_ffff, self.turns >> 32].map(|half| u32::try_from(half).unwrap_or(0));
+        for info in self.infos.iter().flatten() {
+            info.words.store(InfoPage::HEARTBEAT_WORD + 1, high);
+            info.words.store(InfoPage::HEARTBEAT_WORD, low);
+        }
+    }
+
+    fn xenstore_turn(&mut self, now: u64) {
+        let recheck = now.saturating_sub(self.rechecked) >= RECHECK_NS;
+        if recheck {
+            self.rechecked = now;
+            self.devices.sweep();
+        }
+        for _ in 0..MESSAGES {
+            match self.xenstore.poll() {
+                Ok(Some(incoming)) => {
+                    let message: &Message<'_> = &incoming.message;
+                    let _ = self.network.card.on_message(message);
+                    for disk in self.disks.iter_mut().flatten() {
+                        let _ = disk.front().on_message(message);
+                    }
+                    let _ = self.backend.on_message(message);
+                }
+                Ok(None) => break,
+                // Xenstored itself is broken: nothing new can be attached, and those who are served go on.
+                Err(fault) => {
+                    log::error!("xenstore: {fault}");
+                    break;
+                }
+            }
+        }
+        self.network.card.advance(&mut self.xenstore.client, now);
+        for disk in self.disks.iter_mut().flatten() {
+            disk.front().advance(&mut self.xenstore.client, now);
+        }
+        self.backend_turn(now);
+        if let Err(fault) = self.xenstore.flush() {
+            log::error!("xenstore: {fault}");
+        }
+        if self.xenstore.take_notify() {
+            let _ = self.hypervisor.evtchn_send(self.xenstore_port);
+        }
+    }
+
+    fn disks_turn(&mut self) {
+        for index in 0..self.disks.len() {
+            while let Some(event) = self.disks[index].as_mut().and_then(|disk| disk.turn(&self.lending)) {
+                match event {
+                    DiskEvent::Read(read, outcome) => {
+                        if let Err(bug) = self.engine.read_done(&read, outcome) {
+                            log::error!("bug: {bug:?}");
+                        }
+                    }
+                    DiskEvent::Identified(pages) => self.open_volume(index, pages),
+                    DiskEvent::Unusable(state) => {
+                        log::error!("volume {}: {state}", self.volumes[index].name);
+                        self.volumes[index].state = state;
+                    }
+                }
+            }
+            let dead = self.disks[index].as_ref().is_some_and(|disk| disk.is_dead());
+            if dead && self.volumes[index].state == VolumeState::Serving {
+                log::error!("volume {}: {}", self.volumes[index].name, VolumeState::DiskGone);
+                self.volumes[index].state = VolumeState::DiskGone;
+            }
+        }
+    }
+
+    /// The disk has said what it is: it becomes a volume.
+    fn open_volume(&mut self, index: usize, pages: u64) {
+        let (Some(disk), Some(info)) = (&self.disks[index], self.infos[index]) else { return };
+        let identity = volumes::identity(&disk.first_page(), pages);
+        let group = GroupId(volumes::group_number(&self.volumes, &self.volumes[index].group));
+        let volume = &mut self.volumes[index];
+        let sharing = if volume.copy_only { Sharing::Copy } else { Sharing::Map };
+        match self.engine.add_volume(pages, group, sharing) {
+            Ok(id) => {
+                (volume.id, volume.pages, volume.identity) = (Some(id), pages, identity);
+                volume.state = VolumeState::Serving;
+                log::info!("volume {}: {} MiB, serving", volume.name, pages / 256);
+            }
+            Err(refusal) => {
+                log::error!("volume {}: {refusal:?}", volume.name);
+                volume.state = VolumeState::NoRoom;
+                return;
+            }
+        }
+        let page = InfoPage {
+            version_min: mm_proto::VERSION_MIN,
+            version_max: mm_proto::VERSION,
+            copy_only: volume.copy_only,
+            epoch: self.started,
+            heartbeat: self.turns,
+            pages,
+            window: self.config.window,
+            identity,
+        };
+        let words = page.encode();
+        // The magic, word 0, comes last: the page is an info page only when all of it is there.
+        for (word, value) in words.iter().enumerate().rev() {
+            info.words.store(word, *value);
+        }
+    }
+
+    /// Takes the requests of every ring that may have some: at most a ring's worth from each.
+    fn devices_turn(&mut self, now: u64) -> bool {
+        let mut more = false;
+        let mut effects = Effects::new();
+        for index in 0..self.devices.places() {
+            let Some(device) = self.devices.get_mut(index).filter(|device| device.pending && !device.closed)
+            else {
+                continue;
+            };
+            let ring = device.ring;
+            let mut broken = None;
+            for _ in 0..mm_proto::RING_SLOTS {
+                let Some(device) = self.devices.get_mut(index) else { break };
+                match device.back.pop_request() {
+                    Ok(Some(words)) => {
+                        let handled =
+                            self.engine.handle_words(now, ring, &words, &mut self.lending, &mut effects);
+                        self.hands().perform(&effects);
+                        if let Err(fault) = handled {
+                            broken = Some(fault);
+                            break;
+                        }
+                    }
+                    Ok(None) => break,
+                    Err(fault) => {
+                        log::warn!("ring {}: impossible index: {fault:?}", ring.0);
+                        self.ring_faults += 1;
+                        self.engine.blame(ring);
+                        self.close_device(index);
+                        break;
+                    }
+                }
+            }
+            if let Some(fault) = broken {
+                log::warn!("ring {}: {fault:?}", ring.0);
+                self.close_device(index);
+            } else if let Some(device) = self.devices.get_mut(index) {
+                // Asks for an event at the next request, and looks once more.
+                device.pending = device.back.final_check();
+                more |= device.pending;
+            }
+        }
+        more
+    }
+
+    /// Lets requests go on that waited, and takes back what nobody uses.
+    fn engine_turn(&mut self) -> bool {
+        let mut effects = Effects::new();
+        let mut more = false;
+        for _ in 0..ROUNDS {
+            more = self.engine.advance(&mut self.lending, &mut effects);
+            self.hands().perform(&effects);
+            if !more {
+                break;
+            }
+        }
+        more |= self.engine.sweep(SWEEP, &mut self.lending);
+        // Reads that this asked for go out now.
+        self.disks_turn();
+        more
+    }
+
+    /// Shows responses to clients.
+    fn answer(&mut self) {
+        for index in 0..self.devices.places() {
+            let Some(device) = self.devices.get_mut(index).filter(|device| !device.closed) else { continue };
+            if device.back.publish() {
+                let _ = self.hypervisor.evtchn_send(device.port);
+            }
+        }
+    }
+
+    /// Grows the grant table in steps, before references run out.
+    fn grow(&mut self) {
+        let grants = self.platform.grants;
+        let limit =
+            self.first_reference.saturating_add(self.references).div_ceil(512).min(grants.frames_max());
+        if grants.frames() >= limit || self.engine.references_free() >= LOW_REFERENCES {
+            return;
+        }
+        let frames = (grants.frames() + GROW_FRAMES).min(limit);
+        if let Err(error) = grants.grow_to(frames) {
+            log::warn!("the grant table does not grow to {frames} frames: {error:?}; pages will be copied");
+            self.references = grants.capacity().saturating_sub(self.first_reference);
+            return;
+        }
+        self.engine
+            .extend_references(grants.capacity().saturating_sub(self.first_reference).min(self.references));
+    }
+
+    /// Before sleeping: did something come while we worked?
+    fn look_again(&mut self) -> bool {
+        let mut more = self.network.card.look_again();
+        for disk in self.disks.iter_mut().flatten() {
+            more |= disk.front().look_again();
+        }
+        more
+    }
+}

@@ -1,0 +1,157 @@
+//! The volumes: configured disks, what became of them, and what identifies their content.
+
+use core::fmt;
+
+use mm_engine::VolumeId;
+use mm_proto::VolumeIdentity;
+
+use crate::config::{Name, VOLUMES_MAX, VolumeConfig};
+
+/// Bytes at the start of a volume that identify it: its first page.
+const FIRST_PAGE: usize = mm_proto::PAGE_SIZE;
+/// Where EROFS has its superblock, and what it begins with (`fs/erofs/erofs_fs.h`).
+const EROFS_SUPERBLOCK: usize = 1024;
+const EROFS_MAGIC: [u8; 4] = 0xe0f5_e1e2_u32.to_le_bytes();
+
+/// Whether a volume is served, and if not, why.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum VolumeState {
+    /// Its disk was not heard of yet.
+    Waiting,
+    /// Clients may have it.
+    Serving,
+    /// M1 has no disk of that name.
+    NoDisk,
+    /// The disk is no whole number of 512-byte sectors, or holds no whole page.
+    BadSize,
+    /// Its first page could not be read.
+    Unreadable,
+    /// The engine has no room for it.
+    NoRoom,
+    /// The disk's backend is gone; what is cached is served.
+    DiskGone,
+}
+
+impl fmt::Display for VolumeState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Waiting => "waiting for its disk",
+            Self::Serving => "serving",
+            Self::NoDisk => "no such disk: is it in M1's disk= line?",
+            Self::BadSize => "the disk holds no whole page",
+            Self::Unreadable => "its first page cannot be read",
+            Self::NoRoom => "no room for another volume",
+            Self::DiskGone => "its disk is gone: only what is cached is served",
+        })
+    }
+}
+
+/// One volume.
+#[derive(Clone, Debug)]
+pub struct VolumeFacts {
+    /// What clients call it.
+    pub name: Name,
+    /// Whose clients may share with each other.
+    pub group: Name,
+    /// The disk.
+    pub device: Name,
+    /// Length in pages; 0 until it is known.
+    pub pages: u64,
+    /// What became of it.
+    pub state: VolumeState,
+    /// What the engine calls it, once it is served.
+    pub id: Option<VolumeId>,
+    /// Identity of its content.
+    pub identity: VolumeIdentity,
+    /// Whether its pages are only copied.
+    pub copy_only: bool,
+}
+
+impl VolumeFacts {
+    /// As configured, nothing known yet.
+    #[must_use]
+    pub fn new(config: &VolumeConfig) -> Self {
+        Self {
+            name: config.name.clone(),
+            group: config.group.clone(),
+            device: config.device.clone(),
+            pages: 0,
+            state: VolumeState::Waiting,
+            id: None,
+            identity: [0; 32],
+            copy_only: config.share == crate::config::Share::Copy,
+        }
+    }
+}
+
+/// All of them, in the order of the configuration.
+pub type Volumes = heapless::Vec<VolumeFacts, VOLUMES_MAX>;
+
+/// Number of a volume's group: the first volume's that names the same one.
+#[must_use]
+pub fn group_number(volumes: &[VolumeFacts], group: &str) -> u16 {
+    let first = volumes.iter().position(|volume| volume.group == group).unwrap_or(volumes.len());
+    u16::try_from(first).unwrap_or(u16::MAX)
+}
+
+/// Identity of a volume with this first page and length: an EROFS image's magic, build time, block count and UUID; for
+/// anything else a digest of the page, and the length.
+#[must_use]
+pub fn identity(first_page: &[u8; FIRST_PAGE], pages: u64) -> VolumeIdentity {
+    let mut identity = [0; 32];
+    let superblock = &first_page[EROFS_SUPERBLOCK..];
+    if superblock.starts_with(&EROFS_MAGIC) {
+        identity[..4].copy_from_slice(&EROFS_MAGIC);
+        identity[4..8].copy_from_slice(&superblock[36..40]); // blocks
+        identity[8..16].copy_from_slice(&superblock[24..32]); // build_time
+        identity[16..32].copy_from_slice(&superblock[48..64]); // uuid
+    } else {
+        identity[..8].copy_from_slice(&pages.to_le_bytes());
+        for (lane, out) in identity[8..].chunks_exact_mut(8).enumerate() {
+            out.copy_from_slice(&fnv(first_page, lane).to_le_bytes());
+        }
+    }
+    identity
+}
+
+/// FNV-1a of the page, started differently for each lane.
+fn fnv(bytes: &[u8], lane: usize) -> u64 {
+    let start = 0xcbf2_9ce4_8422_2325_u64 ^ (lane as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    bytes.iter().fold(start, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_erofs_image_is_known_by_its_superblock() {
+        let mut page = [0; FIRST_PAGE];
+        page[1024..1028].copy_from_slice(&EROFS_MAGIC);
+        page[1024 + 48..1024 + 64].copy_from_slice(&[7; 16]);
+        page[1024 + 36] = 9;
+        let known = identity(&page, 5);
+        assert_eq!((&known[..4], known[4], &known[16..]), (&EROFS_MAGIC[..], 9, &[7; 16][..]));
+        page[2000] = 1;
+        assert_eq!(identity(&page, 6), known, "nothing else counts");
+        page[1024 + 48] = 8;
+        assert_ne!(identity(&page, 5), known);
+    }
+
+    #[test]
+    fn anything_else_is_known_by_its_first_page_and_length() {
+        let mut page = [3; FIRST_PAGE];
+        let known = identity(&page, 5);
+        assert_ne!(identity(&page, 6), known);
+        page[4095] = 4;
+        assert_ne!(identity(&page, 5), known);
+    }
+
+    #[test]
+    fn groups_are_numbered_by_their_first_volume() {
+        let config = crate::config::Config::parse("volume=a:1,group=x volume=b:2 volume=c:3,group=x");
+        let volumes: std::vec::Vec<_> = config.volumes.iter().map(VolumeFacts::new).collect();
+        let numbers: std::vec::Vec<_> = volumes.iter().map(|v| group_number(&volumes, &v.group)).collect();
+        assert_eq!(numbers, [0, 1, 0]);
+    }
+}
