@@ -1,7 +1,7 @@
 //! The hearing side: puts messages together from whatever pieces their bytes come in.
 
 use crate::wire::{HEADER, Header, Kind, PAYLOAD_MAX};
-use crate::{Refusal, RequestId};
+use crate::{Client, Refusal, RequestId};
 
 /// What arrived.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -78,6 +78,24 @@ impl Receiver {
     /// `count` bytes were put into [`Self::space`].
     pub fn advance(&mut self, count: usize) {
         self.filled = (self.filled + count).min(self.bytes.len());
+    }
+
+    /// The message, once it is whole and if somebody wants it: an event, or the reply to a request of `client`'s. In any case
+    /// [`Self::clear`] makes room for the next; until then this message stays.
+    ///
+    /// # Errors
+    /// [`Malformed`].
+    pub fn take(&self, client: &mut Client) -> Result<Option<Message<'_>>, Malformed> {
+        if !self.whole()? {
+            return Ok(None);
+        }
+        Ok(match self.message()? {
+            Some(Raw::Watch(event)) => Some(Message::Watch(event)),
+            Some(Raw::Reply { id, outcome }) => {
+                client.settle(id).map(|id| Message::Reply(Reply { id, outcome }))
+            }
+            None => None,
+        })
     }
 
     /// Whether a whole message is here.

@@ -10,11 +10,32 @@ use heapless::Deque;
 use xen::DomId;
 use xenstore::handshake::{Frontend, FrontendStep};
 use xenstore::{
-    Client, Message, PathBuf, Refusal, RequestId, SendError, Transaction, XenbusState, number, path,
+    Blocking, CallError, Client, Message, PathBuf, Refusal, RequestId, SendError, Transaction, XenbusState,
+    number, path,
 };
 
 /// A value that we write, or read from a backend.
 pub(crate) type Value = heapless::String<32>;
+
+/// Devices of one class that a domain looks at.
+pub const DEVICES: usize = 16;
+
+/// Numbers of this domain's own devices of a class (`vif`, `vbd`), lowest first; at most [`DEVICES`].
+///
+/// # Errors
+/// See [`CallError`]; no device at all is not one.
+pub fn devices(calls: &mut Blocking<'_>, class: &str) -> Result<heapless::Vec<u32, DEVICES>, CallError> {
+    let directory = path(format_args!("device/{class}")).map_err(|_| CallError::Unexpected)?;
+    let listing = match calls.list(Transaction::NONE, &directory) {
+        Ok(listing) => listing,
+        Err(error) if error.is_missing() => return Ok(heapless::Vec::new()),
+        Err(error) => return Err(error),
+    };
+    let names = listing.split(|b| *b == 0).filter_map(number);
+    let mut found: heapless::Vec<u32, DEVICES> = names.take(DEVICES).collect();
+    found.sort_unstable();
+    Ok(found)
+}
 
 /// Whose directory a key is in.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -21,6 +21,7 @@ mod text;
 pub mod vbdback;
 pub mod vbdfront;
 
+pub use device::{DEVICES, devices};
 pub use lend::{Frame, Lent, Platform};
 pub use text::Text;
 

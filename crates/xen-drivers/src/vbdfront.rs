@@ -3,10 +3,7 @@
 //! Used by kernels that have nothing else to do while they wait ([`Blocking`]); the caller maps the pages and binds the port.
 
 use xen::{DomId, GrantRef, Port};
-use xenstore::{Blocking, CallError, PathBuf, Transaction, XenbusState, number, path};
-
-/// Devices that a client looks at.
-pub const DEVICES: usize = 16;
+use xenstore::{Blocking, CallError, PathBuf, Transaction, XenbusState, path};
 
 /// Why there is no connection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -72,22 +69,6 @@ pub enum BackendHealth {
 
 /// The token of the watch that [`offer`] leaves behind: the device's own and its backend's state.
 pub const WATCH_TOKEN: &str = "map-device";
-
-/// Numbers of the block devices that this domain has, lowest first; at most [`DEVICES`].
-///
-/// # Errors
-/// See [`CallError`]; no device at all is not one.
-pub fn devices(calls: &mut Blocking<'_>) -> Result<heapless::Vec<u32, DEVICES>, CallError> {
-    let listing = match calls.list(Transaction::NONE, "device/vbd") {
-        Ok(listing) => listing,
-        Err(error) if error.is_missing() => return Ok(heapless::Vec::new()),
-        Err(error) => return Err(error),
-    };
-    let names = listing.split(|b| *b == 0).filter_map(number);
-    let mut found: heapless::Vec<u32, DEVICES> = names.take(DEVICES).collect();
-    found.sort_unstable();
-    Ok(found)
-}
 
 /// Waits until M1 has published what the client needs, and reads it. The time is that of the caller's wait.
 ///

@@ -154,6 +154,8 @@ pub struct BlkFront {
     reclaim_until: Option<u64>,
     geometry: Geometry,
     slots: [Slot; MAX_REQUESTS],
+    /// Requests in `slots` whose backend has gone.
+    orphans: usize,
     faults: u64,
 }
 
@@ -176,6 +178,7 @@ impl BlkFront {
                 generation: 0,
                 lent: [const { None }; SEGMENTS],
             }),
+            orphans: 0,
             faults: 0,
         }
     }
@@ -344,12 +347,16 @@ impl BlkFront {
 
     /// Requests whose backend has gone: those whose pages are back, and after a while the others.
     fn next_orphan(&mut self) -> Option<Completion> {
+        if self.orphans == 0 {
+            return None;
+        }
         let give_up = self.health == Health::Dead;
         for slot in &mut self.slots {
             let Some(request) = slot.request.filter(|request| request.orphan) else { continue };
             let platform = self.platform;
             let back = platform.reclaim_all(slot.lent.iter_mut());
             if back || give_up {
+                self.orphans -= 1;
                 return Some(slot.finish(platform, request.token, Err(Failure::BackendGone)));
             }
         }
@@ -402,8 +409,9 @@ impl BlkFront {
             self.platform.close_port(port);
         }
         for slot in &mut self.slots {
-            if let Some(request) = &mut slot.request {
+            if let Some(request) = slot.request.as_mut().filter(|request| !request.orphan) {
                 request.orphan = true;
+                self.orphans += 1;
             }
         }
         if self.health != Health::Reclaiming && self.health != Health::Dead {

@@ -48,7 +48,7 @@ fn the_two_sides_meet() {
         let mut world = World::new(flavour, 4);
         world.create(7, "v");
         let (offer, _) = world.as_client(7, |calls| {
-            assert_eq!(vbdfront::devices(calls).expect("readable").as_slice(), [XVDA]);
+            assert_eq!(crate::devices(calls, "vbd").expect("readable").as_slice(), [XVDA]);
             vbdfront::offer(calls, XVDA)
         });
         let offer = offer.expect("published");

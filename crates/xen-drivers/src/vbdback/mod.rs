@@ -153,6 +153,11 @@ pub struct VbdBackend<'t> {
     left_out: bool,
     now_ns: u64,
     next: usize,
+    /// Nothing is asked, held back or to be asked: [`Self::advance`] need not look at the table. It runs with every fault of
+    /// every client, and devices come and go rarely.
+    quiet: bool,
+    /// No slot has an event.
+    silent: bool,
 }
 
 impl<'t> VbdBackend<'t> {
@@ -172,6 +177,8 @@ impl<'t> VbdBackend<'t> {
             left_out: false,
             now_ns: 0,
             next: 0,
+            quiet: false,
+            silent: false,
         }
     }
 
@@ -196,9 +203,18 @@ impl<'t> VbdBackend<'t> {
 
     /// Takes a message if it is about these devices. Call [`Self::advance`] afterwards.
     pub fn on_message(&mut self, message: &Message<'_>) -> bool {
+        let ours = self.hear(message);
+        if ours {
+            self.stir();
+        }
+        ours
+    }
+
+    fn hear(&mut self, message: &Message<'_>) -> bool {
         match message {
             Message::WatchesLost => {
                 self.mark(Place::All);
+                self.stir();
                 false
             }
             Message::Watch(event) if event.token == BACK_TOKEN => {
@@ -231,6 +247,21 @@ impl<'t> VbdBackend<'t> {
     /// Asks what is to be asked, as far as there is room: on every turn of the loop, and at [`Self::deadline`].
     pub fn advance(&mut self, client: &mut Client, now_ns: u64) {
         self.now_ns = now_ns;
+        if self.quiet {
+            return;
+        }
+        self.ask(client);
+        let busy =
+            |slot: &Slot| slot.awaiting.is_some() || slot.has_work(now_ns) || slot.deadline(now_ns).is_some();
+        self.quiet = self.search == Search::Idle
+            && self.searching.is_none()
+            && !self.search_again
+            && self.clients.is_empty()
+            && !self.slots.iter().any(busy);
+    }
+
+    fn ask(&mut self, client: &mut Client) {
+        let now_ns = self.now_ns;
         let searching = usize::from(self.searching.is_some());
         let asked = self.slots.iter().filter(|slot| slot.awaiting.is_some()).count();
         let mut room = IN_FLIGHT.saturating_sub(searching + asked);
@@ -263,6 +294,9 @@ impl<'t> VbdBackend<'t> {
     /// When [`Self::advance`] has something to do even if no message comes.
     #[must_use]
     pub fn deadline(&self) -> Option<u64> {
+        if self.quiet {
+            return None;
+        }
         self.slots.iter().filter_map(|slot| slot.deadline(self.now_ns)).min()
     }
 
@@ -270,6 +304,9 @@ impl<'t> VbdBackend<'t> {
     pub fn next_event(&mut self) -> Option<Event> {
         if let Some((domain, devid)) = self.full.take() {
             return Some(Event::TableFull { domain: DomId(domain), devid });
+        }
+        if self.silent {
+            return None;
         }
         for (index, slot) in self.slots.iter_mut().enumerate() {
             let Some(pending) = slot.event.take() else { continue };
@@ -286,8 +323,10 @@ impl<'t> VbdBackend<'t> {
                 slot::Pending::Unusable(_) if slot.holds() => slot.abandon(),
                 _ => {}
             }
+            self.quiet = false;
             return Some(event);
         }
+        self.silent = true;
         None
     }
 
@@ -323,9 +362,15 @@ impl<'t> VbdBackend<'t> {
     /// Looks at every device again, and for new ones; for a timer of some seconds or more. Events should make it superfluous.
     pub fn recheck(&mut self) {
         self.mark(Place::All);
+        self.stir();
+    }
+
+    fn stir(&mut self) {
+        (self.quiet, self.silent) = (false, false);
     }
 
     fn slot(&mut self, device: DeviceId) -> Option<&mut Slot> {
+        self.stir();
         let slot = self.slots.get_mut(device.index())?;
         (slot.used && slot.generation == device.generation).then_some(slot)
     }
