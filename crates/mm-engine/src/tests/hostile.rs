@@ -100,8 +100,8 @@ proptest! {
                     let Some(ring) = run.world.peers[0].rings.first() else { continue };
                     let mut words = [noise[0]; 32];
                     words[1] = operation;
-                    words[2] = page as u32;
-                    words[3] = (page >> 32) as u32;
+                    words[2] = crate::store::low(page);
+                    words[3] = crate::store::low(page >> 32);
                     words[4] = reference;
                     words[5] = count;
                     words[6..10].copy_from_slice(&noise);

@@ -1,0 +1,191 @@
+//! How many requests a second the engine answers on this machine, by number of clients and of pages: one JSON object for
+//! each pair, on a line of its own. Flat is the aim.
+//!
+//! `cargo run --release -p mm-engine --example rate [SECONDS]` measures each pair for so long (0.3 s unless told).
+//! Each request is a `Grant` of a page that is in memory, taken by a random client at a random place (`grant`), or of the
+//! page that continues its last answer (`sequential`); windows are given back as a client does whose table is full.
+#![expect(clippy::unwrap_used, reason = "a program for people: it stops where something is wrong")]
+
+use std::collections::VecDeque;
+use std::hint::black_box;
+use std::time::{Duration, Instant};
+
+use mm_engine::*;
+use mm_proto::{Request, RequestBody, Status};
+
+/// Windows that a client keeps.
+const KEPT: u32 = 4;
+/// Slices of each measurement.
+const SLICES: u32 = 10;
+
+struct Table(Vec<u64>);
+
+impl Grants for Table {
+    fn is_reading(&self, reference: Reference) -> bool {
+        self.0[reference.0 as usize] & 8 != 0
+    }
+
+    fn permit(&mut self, reference: Reference, client: ClientId, frame: FrameId) {
+        self.0[reference.0 as usize] = u64::from(frame.0) << 32 | u64::from(client.0) << 16 | 5;
+    }
+
+    fn try_revoke(&mut self, reference: Reference) -> Result<(), InUse> {
+        let entry = &mut self.0[reference.0 as usize];
+        if *entry & 8 != 0 {
+            return Err(InUse);
+        }
+        *entry = 0;
+        Ok(())
+    }
+}
+
+fn rows<T: Clone + Default>(count: usize) -> &'static mut [T] {
+    Box::leak(vec![T::default(); count].into_boxed_slice())
+}
+
+struct Ring {
+    id: RingId,
+    /// Windows that it holds, by their references.
+    held: VecDeque<(u32, u32)>,
+    /// The page after its last window.
+    next: u64,
+}
+
+struct Bench {
+    engine: Engine<'static>,
+    table: Table,
+    out: Effects,
+    rings: Vec<Ring>,
+    pages: u64,
+    dice: u64,
+}
+
+impl Bench {
+    fn new(clients: u32, pages: u32) -> Self {
+        let references = (clients * (KEPT + 1) * 16).max(1 << 16);
+        let sizes = TableSizes::new(pages + 64, references, clients, clients, 512);
+        let tables = Tables {
+            frames: rows(sizes.frames),
+            frame_buckets: rows(sizes.frame_buckets),
+            references: rows(sizes.references),
+            windows: rows(sizes.windows),
+            window_buckets: rows(sizes.window_buckets),
+            rings: rows(sizes.rings),
+            requests: rows(sizes.requests),
+            clients: rows(sizes.clients),
+        };
+        let mut engine = Engine::new(tables, Limits { seed: 0x5eed, read_run: 16, ..Limits::default() });
+        engine.extend_references(references);
+        let volume = engine.add_volume(u64::from(pages), GroupId(0), Sharing::Map).unwrap();
+        let table = Table(vec![0; sizes.references]);
+        let mut bench =
+            Self { engine, table, out: Effects::new(), rings: Vec::new(), pages: u64::from(pages), dice: 88 };
+        for _ in 0..clients {
+            let client = bench.engine.admit().unwrap();
+            let ring = bench.engine.attach(client, volume).unwrap();
+            bench.rings.push(Ring { id: ring, held: VecDeque::new(), next: 0 });
+            bench.send(ring, RequestBody::Hello { version: 1, window: 512 });
+        }
+        // The whole volume is read once, by copies, so that nothing is lent yet.
+        for page in 0..u64::from(pages) {
+            bench.send(bench.rings[0].id, RequestBody::Copy { page, reference: 1 });
+            loop {
+                let effects: Vec<Effect> = bench.out.iter().cloned().collect();
+                for effect in effects {
+                    match effect {
+                        Effect::Read(read) => bench.engine.read_done(&read, Ok(())).unwrap(),
+                        Effect::Copy(copy) => {
+                            bench.engine.copy_done(copy.request, Copied::Done, &mut bench.out).unwrap();
+                        }
+                        Effect::Reply { .. } => {}
+                    }
+                }
+                let more = bench.engine.advance(&mut bench.table, &mut bench.out);
+                if !more && bench.out.is_empty() {
+                    break;
+                }
+            }
+        }
+        bench
+    }
+
+    fn send(&mut self, ring: RingId, body: RequestBody) {
+        let words = Request { id: 1, body }.encode();
+        self.engine.handle_words(0, ring, black_box(&words), &mut self.table, &mut self.out).unwrap();
+    }
+
+    fn roll(&mut self, sides: u64) -> u64 {
+        self.dice ^= self.dice << 13;
+        self.dice ^= self.dice >> 7;
+        self.dice ^= self.dice << 17;
+        self.dice % sides
+    }
+
+    /// One fault of one client, and what goes with it. Gives the requests that were handled.
+    fn fault(&mut self, sequential: bool) -> u64 {
+        let clients = self.rings.len() as u64;
+        let at = usize::try_from(self.roll(clients)).unwrap();
+        let page = if sequential { self.rings[at].next % self.pages } else { self.roll(self.pages) };
+        let ring = self.rings[at].id;
+        self.send(ring, RequestBody::Grant { page, wanted: 1 });
+        let Some(Effect::Reply { response, .. }) = self.out.iter().next() else { panic!("no answer") };
+        assert_eq!(response.status, Status::Ok);
+        let run = (response.reference, response.count);
+        self.rings[at].next = response.page + u64::from(response.count);
+        if !self.rings[at].held.contains(&run) {
+            self.rings[at].held.push_back(run);
+        }
+        if self.rings[at].held.len() <= KEPT as usize {
+            return 1;
+        }
+        let (reference, count) = self.rings[at].held.pop_front().unwrap();
+        self.send(ring, RequestBody::Release { reference, count });
+        2
+    }
+
+    /// Requests, faults and pages lent, each for a second, over a slice of so many seconds.
+    fn slice(&mut self, sequential: bool, seconds: f64) -> [f64; 3] {
+        let before = self.engine.counters().permits;
+        let begin = Instant::now();
+        let (mut requests, mut faults) = (0, 0);
+        while begin.elapsed() < Duration::from_secs_f64(seconds) {
+            for _ in 0..64 {
+                requests += self.fault(sequential);
+                faults += 1;
+            }
+        }
+        let elapsed = begin.elapsed().as_secs_f64();
+        let lent = self.engine.counters().permits - before;
+        [requests, faults, lent].map(|count| f64::from(u32::try_from(count).unwrap()) / elapsed)
+    }
+}
+
+fn main() {
+    let seconds = std::env::args().nth(1).map_or(0.3, |seconds| seconds.parse().unwrap());
+    for sequential in [false, true] {
+        let kind = if sequential { "sequential" } else { "grant" };
+        for clients in [1, 10, 100, 1000, 10_000] {
+            // A client's sequential windows grow to 512 pages: that many references for each.
+            if sequential && clients > 100 {
+                continue;
+            }
+            for pages in [1_000, 10_000, 100_000, 1_000_000] {
+                let mut bench = Bench::new(clients, pages);
+                // Until everybody holds what it keeps.
+                for _ in 0..clients * (KEPT + 2) {
+                    bench.fault(sequential);
+                }
+                // The best of some slices: whatever else this machine does only ever takes time away.
+                let best = (0..SLICES).map(|_| bench.slice(sequential, seconds / f64::from(SLICES)));
+                let [requests, faults, pages_lent] =
+                    best.fold([0.0; 3], |best, slice| if slice[1] > best[1] { slice } else { best });
+                println!(
+                    "{{\"kind\":\"{kind}\",\"clients\":{clients},\"pages\":{pages},\"requests_per_second\":{requests:.0},\
+                     \"nanoseconds_per_fault\":{:.0},\"nanoseconds_per_page\":{:.1}}}",
+                    1e9 / faults,
+                    1e9 / pages_lent,
+                );
+            }
+        }
+    }
+}
