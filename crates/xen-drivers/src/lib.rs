@@ -3,6 +3,7 @@
 //! - [`netfront`]: an Ethernet card for smoltcp, served by dom0's netback.
 //! - [`blkfront`]: reads and writes of whole pages on a disk served by dom0's blkback, many at once.
 //! - [`vbdback`]: the devices that dom0 gives to clients with `backend=m1`, from discovery to removal.
+//! - [`mapfront`]: a client's end of the map ring.
 //! - [`vbdfront`]: how a client that knows the map protocol finds what M1 published for it.
 //!
 //! Who uses it: M1 (the first three), the client kernels (the last).
@@ -16,6 +17,7 @@
 pub mod blkfront;
 mod device;
 mod lend;
+pub mod mapfront;
 pub mod netfront;
 mod text;
 pub mod vbdback;

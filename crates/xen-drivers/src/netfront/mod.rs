@@ -71,7 +71,7 @@ enum Fault {
 struct Buffer {
     frame: Frame,
     lent: Option<Lent>,
-    /// The backend has it.
+    /// The backend has a frame in it that is to be sent.
     busy: bool,
 }
 

@@ -17,7 +17,7 @@ pub(super) struct Rx {
     lent: Option<Lent>,
     ring: Option<Ring>,
     buffers: Buffers,
-    /// Which buffer was posted at each place of the ring: an extra slot has no id, its place says whose page it took.
+    /// Which buffer was posted at each place of the ring. (An extra slot has no id: only its place says whose page it took.)
     posted: [u16; RING_SLOTS],
     produced: usize,
     consumed: usize,
@@ -97,10 +97,10 @@ impl Rx {
             return Ok(Slot::Dropped);
         }
         let response = RxResponse::decode(words);
-        let id = usize::from(response.id);
-        let buffer = self.buffers.get_mut(id).filter(|buffer| buffer.busy);
+        // In the order in which they were posted: Linux's netfront goes by the place alone, so every backend keeps to it.
+        let id = usize::from(self.posted[place]);
+        let buffer = self.buffers.get(id).filter(|_| response.id == self.posted[place]);
         let buffer = buffer.ok_or(Fault::UnknownId(response.id))?;
-        buffer.busy = false;
         let rest = self.expected == Expected::Rest;
         self.expected = match (response.extra_info() && !rest, response.more_data()) {
             (true, more_data) => Expected::Extra { more_data },
@@ -130,14 +130,13 @@ impl Rx {
     /// Gives a page to the backend; [`Self::publish`] tells it.
     fn post(&mut self, id: usize) {
         let (Some(ring), Some(buffer), Ok(wire_id)) =
-            (&mut self.ring, self.buffers.get_mut(id), u16::try_from(id))
+            (&mut self.ring, self.buffers.get(id), u16::try_from(id))
         else {
             return;
         };
         let Some(lent) = &buffer.lent else { return };
         // There are no more buffers than slots, so there is always room.
         if ring.push_request(&wire::rx_request(lent.reference().0, wire_id)).is_ok() {
-            buffer.busy = true;
             self.posted[self.produced % RING_SLOTS] = wire_id;
             self.produced = self.produced.wrapping_add(1);
         }
