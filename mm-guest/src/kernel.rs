@@ -1,0 +1,333 @@
+//! The kernel as a whole, and its loop.
+
+use alloc::vec::Vec;
+use core::fmt::Write;
+
+use crate::errno::Errno;
+use crate::exec::ExecError;
+use crate::files::{Description, Files, Object, flags};
+use crate::fs::dev::Device;
+use crate::fs::{Node, OpenError, Vfs, Volume, Walked};
+use crate::machine::{Exit, FrameCount, Machine, Registers};
+use crate::options::Options;
+use crate::process::Process;
+use crate::random::Random;
+use crate::signal::{self, Info, Next};
+use crate::vm::{Access, FaultCounts, Memory, NameId};
+
+/// How the program ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum End {
+    /// It called `exit` with this status.
+    Exited(u8),
+    /// A signal ended it.
+    Killed(u32),
+}
+
+/// Why the program never ran.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum StartError {
+    /// The volume is no root filesystem.
+    Volume(OpenError),
+    /// The directory to start in.
+    Directory(Errno),
+    /// The program itself.
+    Program(ExecError),
+}
+
+/// Figures of the moment, for the last line and for M1.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Figures {
+    /// W: the program's private pages.
+    pub written: u64,
+    /// R: shared pages mapped.
+    pub mapped: u64,
+    /// KAS and what else the machine counts.
+    pub frames: FrameCount,
+    /// Faults by kind.
+    pub faults: FaultCounts,
+}
+
+/// The kernel: one program on one machine.
+pub struct Kernel<M: Machine> {
+    pub(crate) memory: Memory<M>,
+    pub(crate) vfs: Vfs,
+    pub(crate) files: Files,
+    pub(crate) process: Process,
+    pub(crate) registers: Registers,
+    pub(crate) random: Random,
+    pub(crate) options: Options,
+    /// Paths that mappings show.
+    pub(crate) names: Vec<Vec<u8>>,
+    /// Unknown system calls that were logged.
+    pub(crate) logged: [u64; 8],
+    /// The call that a signal interrupted, if it can be made again.
+    pub(crate) interrupted: Option<u64>,
+    pub(crate) ended: Option<End>,
+    pub(crate) boot_id: [u8; 16],
+}
+
+/// Writes a line of the kernel's own to the console.
+struct Line<'a, M: Machine>(&'a mut M);
+
+impl<M: Machine> Write for Line<'_, M> {
+    fn write_str(&mut self, text: &str) -> core::fmt::Result {
+        self.0.console_write(text.as_bytes());
+        Ok(())
+    }
+}
+
+impl<M: Machine> Kernel<M> {
+    /// Opens the volume and loads the program.
+    ///
+    /// # Errors
+    /// [`StartError`], with the machine, which can still say why.
+    pub fn start(machine: M, options: Options) -> Result<Self, (M, StartError)> {
+        let mut memory = Memory::new(machine, options.fault_around);
+        let volume = match Volume::open(&mut memory.machine) {
+            Ok(volume) => volume,
+            Err(error) => return Err((memory.machine, StartError::Volume(error))),
+        };
+        let vfs = Vfs::new(volume);
+        let (seed, hardware) = memory.machine.seed();
+        let mut random = Random::new(&seed);
+        let mut boot_id = [0; 16];
+        random.fill(&mut boot_id);
+        let root = vfs.root_walked();
+        let now = memory.machine.monotonic();
+        let mut kernel = Self {
+            memory,
+            vfs,
+            files: Files::new(),
+            process: Process::new(root, now),
+            registers: Registers::default(),
+            random,
+            options,
+            names: Vec::new(),
+            logged: [0; 8],
+            interrupted: None,
+            ended: None,
+            boot_id,
+        };
+        for complaint in core::mem::take(&mut kernel.options.complaints) {
+            kernel.say(format_args!("option ignored: {complaint}"));
+        }
+        if !hardware {
+            kernel.say(format_args!("the processor has no RDRAND: random numbers may be guessed"));
+        }
+        match kernel.begin() {
+            Ok(()) => Ok(kernel),
+            Err(error) => Err((kernel.memory.machine, error)),
+        }
+    }
+
+    fn begin(&mut self) -> Result<(), StartError> {
+        for _ in 0..3 {
+            let console = Description::new(Object::Device(Device::Console), None, flags::RDWR);
+            self.files.open(console, false).map_err(StartError::Directory)?;
+        }
+        let options = self.options.clone();
+        self.change_directory(&options.cwd).map_err(StartError::Directory)?;
+        self.exec(&options.init, &options.args, &options.env).map_err(StartError::Program)
+    }
+
+    /// Runs the program to its end.
+    pub fn run(&mut self) -> End {
+        loop {
+            let before = self.memory.machine.monotonic();
+            let exit = self.memory.machine.run(&mut self.registers);
+            let trapped = self.memory.machine.monotonic();
+            self.process.user_time += trapped.saturating_sub(before);
+            match exit {
+                Exit::Syscall => self.system_call(),
+                Exit::PageFault { address, write, fetch } => self.page_fault(address, write, fetch),
+                Exit::Exception { vector, code } => {
+                    self.process.signals.force(Info::exception(vector, code, self.registers.rip));
+                }
+                Exit::Event => {}
+            }
+            self.serve();
+            self.deliver();
+            let done = self.memory.machine.monotonic();
+            self.process.system_time += done.saturating_sub(trapped);
+            if let Some(end) = self.ended {
+                return end;
+            }
+        }
+    }
+
+    fn page_fault(&mut self, address: u64, write: bool, fetch: bool) {
+        let access = match (fetch, write) {
+            (true, _) => Access::Fetch,
+            (_, true) => Access::Write,
+            _ => Access::Read,
+        };
+        let served = self.memory.fault(address, access);
+        if self.options.fault_trace {
+            let rip = self.registers.rip;
+            self.say(format_args!("fault {access:?} {address:#x} at {rip:#x}: {served:?}"));
+        }
+        if let Err(fault) = served {
+            if !matches!(fault, crate::vm::Fault::NotMapped | crate::vm::Fault::Forbidden) {
+                self.say(format_args!("bus error at {address:#x}: {fault:?}"));
+            }
+            self.process.signals.force(Info::fault(fault, address, write, fetch));
+        }
+    }
+
+    /// Serves what came from outside: pages that M1 wants back, and the alarm clock.
+    pub(crate) fn serve(&mut self) {
+        while let Some((page, count)) = self.memory.machine.revoked() {
+            self.memory.drop_volume_run(page, count);
+            self.memory.machine.revoke_done(page, count);
+        }
+        let (at, interval) = self.process.alarm;
+        if at != 0 {
+            let now = self.memory.machine.monotonic();
+            if now >= at {
+                let missed = if interval > 0 { (now - at) / interval + 1 } else { 0 };
+                self.process.alarm.0 = if interval > 0 { at + missed * interval } else { 0 };
+                self.process.signals.send(Info::kernel(signal::number::ALRM));
+            }
+        }
+    }
+
+    /// Acts upon the next pending signal.
+    fn deliver(&mut self) {
+        // A handler's frame that cannot be written raises SIGSEGV, once more with its default action.
+        for _ in 0..3 {
+            match self.process.signals.next() {
+                Next::Nothing => break,
+                Next::Kill(signal) => {
+                    self.ended = Some(End::Killed(signal));
+                    return;
+                }
+                Next::Handle(info, action) => {
+                    if let Some(call) = self.interrupted.take() {
+                        if action.flags & signal::sa::RESTART != 0 {
+                            self.restart(call);
+                        } else {
+                            self.registers.rax = negative(Errno::INTR);
+                        }
+                    }
+                    if self.enter_handler(&info, &action).is_some() {
+                        return;
+                    }
+                    self.process.signals.actions[signal::number::SEGV as usize - 1] =
+                        signal::Action::default();
+                    self.process.signals.force(Info::kernel(signal::number::SEGV));
+                }
+            }
+        }
+        if let Some(call) = self.interrupted.take() {
+            self.restart(call);
+        }
+        if let Some(saved) = self.process.signals.saved.take() {
+            self.process.signals.set_blocked(saved);
+        }
+    }
+
+    /// The call will be made again when the program goes on: `syscall` has two bytes.
+    fn restart(&mut self, call: u64) {
+        self.registers.rax = call;
+        self.registers.rip = self.registers.rip.wrapping_sub(2);
+    }
+
+    fn enter_handler(&mut self, info: &Info, action: &signal::Action) -> Option<()> {
+        let signals = &mut self.process.signals;
+        let before = signals.saved.unwrap_or(signals.blocked);
+        let frame = signal::build(&self.registers, info, action, &signals.alternate, before)?;
+        let fpu = self.memory.machine.fpu();
+        self.memory.write_bytes(frame.fpu_at, &fpu).ok()?;
+        self.memory.write_bytes(frame.at, &frame.bytes).ok()?;
+        let signals = &mut self.process.signals;
+        signals.enter(info.signal, action);
+        if signals.alternate.flags & signal::SS_AUTODISARM != 0 {
+            signals.alternate = signal::AlternateStack::NONE;
+        }
+        self.registers = frame.registers;
+        Some(())
+    }
+
+    /// Writes a line with the kernel's prefix to the console.
+    pub(crate) fn say(&mut self, text: core::fmt::Arguments<'_>) {
+        let _ = writeln!(Line(&mut self.memory.machine), "mm-guest: {text}");
+    }
+
+    /// The machine below.
+    pub fn machine(&mut self) -> &mut M {
+        &mut self.memory.machine
+    }
+
+    /// Figures of now.
+    #[must_use]
+    pub fn figures(&self) -> Figures {
+        let (written, mapped) = self.memory.resident();
+        Figures { written, mapped, frames: self.memory.machine.frames(), faults: self.memory.counts }
+    }
+
+    /// Waits until something happens outside, and serves it: what `hold=1` does after the program's end.
+    pub fn idle(&mut self, deadline: Option<u64>) {
+        self.memory.machine.wait(deadline);
+        self.serve();
+    }
+
+    /// Gives up the program's memory.
+    pub fn finish(&mut self) {
+        self.memory.clear();
+    }
+
+    /// The index of a path in the table of names that mappings show.
+    pub(crate) fn mapped_name(&mut self, path: &[u8]) -> Result<NameId, Errno> {
+        let found = self.names.iter().position(|name| name == path);
+        let index = match found {
+            Some(index) => index,
+            None => {
+                let mut name = Vec::new();
+                name.try_reserve_exact(path.len())?;
+                name.extend_from_slice(path);
+                self.names.try_reserve(1)?;
+                self.names.push(name);
+                self.names.len() - 1
+            }
+        };
+        Ok(NameId(index as u32))
+    }
+
+    /// Opens a regular file for mapping or reading.
+    pub(crate) fn open_regular(&mut self, node: Node) -> Result<Object, Errno> {
+        match node {
+            Node::Volume(nid) => Ok(Object::Volume(self.vfs.volume.inode(&mut self.memory.machine, nid)?)),
+            Node::Tmp(id) => Ok(Object::Tmp(id, self.vfs.tmp.content(id)?)),
+            _ => Err(Errno::ACCES),
+        }
+    }
+
+    /// Reads a regular file; gives the bytes read.
+    pub(crate) fn read_object(
+        &mut self,
+        object: &Object,
+        offset: u64,
+        to: &mut [u8],
+    ) -> Result<usize, Errno> {
+        match object {
+            Object::Volume(inode) => self.vfs.volume.read(&mut self.memory.machine, inode, offset, to),
+            Object::Tmp(_, store) => Ok(self.memory.store.read(&self.memory.machine, *store, offset, to)),
+            _ => Err(Errno::INVAL),
+        }
+    }
+
+    fn change_directory(&mut self, path: &[u8]) -> Result<(), Errno> {
+        let walked: Walked = self.walk(path, crate::fs::Last::Follow)?;
+        if !self.vfs.attributes(&mut self.memory, walked.node)?.is_directory() {
+            return Err(Errno::NOTDIR);
+        }
+        self.process.cwd = walked;
+        Ok(())
+    }
+}
+
+/// An error as it stands in `rax`.
+pub(crate) fn negative(error: Errno) -> u64 {
+    0_u64.wrapping_sub(u64::from(error.0))
+}

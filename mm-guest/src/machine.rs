@@ -1,0 +1,225 @@
+//! What the kernel needs of the machine below it, as one trait: the program's address space, frames, the volume,
+//! clocks, randomness and the console.
+//!
+//! `machine_xen` in the image is the real one. Tests have two: a table of pages in memory, and a traced process of
+//! the host whose system calls and faults are answered here.
+
+use crate::page::{UserPage, VolumePage};
+
+/// What a page-table entry lets the program do.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[expect(missing_docs, reason = "the names say it")]
+pub enum Prot {
+    None,
+    Read,
+    ReadWrite,
+    ReadExec,
+    ReadWriteExec,
+}
+
+/// The program's registers, as they were when it trapped.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+#[expect(missing_docs, reason = "the names are the processor's")]
+pub struct Registers {
+    pub rax: u64,
+    pub rbx: u64,
+    pub rcx: u64,
+    pub rdx: u64,
+    pub rsi: u64,
+    pub rdi: u64,
+    pub rbp: u64,
+    pub rsp: u64,
+    pub r8: u64,
+    pub r9: u64,
+    pub r10: u64,
+    pub r11: u64,
+    pub r12: u64,
+    pub r13: u64,
+    pub r14: u64,
+    pub r15: u64,
+    pub rip: u64,
+    pub rflags: u64,
+    pub fs_base: u64,
+    pub gs_base: u64,
+}
+
+/// Why the program stopped.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Exit {
+    /// It made a system call: number in `rax`.
+    Syscall,
+    /// It touched a page that its tables do not allow.
+    PageFault {
+        /// The address (CR2).
+        address: u64,
+        /// It wrote.
+        write: bool,
+        /// It fetched an instruction.
+        fetch: bool,
+    },
+    /// Any other exception.
+    Exception {
+        /// The processor's vector.
+        vector: u8,
+        /// Error code, zero where the vector has none.
+        code: u32,
+    },
+    /// Something happened outside (an event, a timer): look at [`Machine::revoked`] and the clocks.
+    Event,
+}
+
+/// No frame is left, and none could be had from the hypervisor.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct OutOfFrames;
+
+/// The page at this address is absent or does not allow the access.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct NotThere {
+    /// First such address.
+    pub address: u64,
+}
+
+/// Why a page of the volume cannot be had.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum VolumeError {
+    /// The base disk could not be read there, or the page lies beyond its end.
+    Unreadable,
+    /// M1 is gone: no answer, and no progress, for a bounded time.
+    Gone,
+    /// No frame for a copy.
+    OutOfFrames,
+}
+
+/// How a page of the volume can be had.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Lent {
+    /// A reference is held: [`Machine::map_shared`] will do.
+    Held,
+    /// M1 lends no reference now: [`Machine::copy_volume`] will do.
+    CopyOnly,
+}
+
+/// One page to be mapped from a held reference, read-only.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct SharedMap {
+    /// Where; absent now.
+    pub page: UserPage,
+    /// Which; its reference is held.
+    pub volume: VolumePage,
+    /// Whether instructions are fetched from it.
+    pub exec: bool,
+}
+
+/// Pages of memory, for `/proc/meminfo` and the figures.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct FrameCount {
+    /// Most that this domain may have.
+    pub ceiling: u64,
+    /// Could be allocated now, counting what the hypervisor would give.
+    pub available: u64,
+    /// The kernel's own: image, tables, heap, rings (KAS).
+    pub kernel: u64,
+    /// Times that the hypervisor refused a frame.
+    pub populate_failed: u64,
+}
+
+/// The machine. One program, one processor.
+pub trait Machine {
+    /// A private frame that is not mapped. It is consumed by mapping and comes back by [`Machine::take`].
+    type Frame;
+
+    /// A frame of zeroes.
+    ///
+    /// # Errors
+    /// [`OutOfFrames`] within a second, also where the hypervisor has none.
+    fn allocate(&mut self) -> Result<Self::Frame, OutOfFrames>;
+    /// Gives a frame back.
+    fn release(&mut self, frame: Self::Frame);
+    /// How much there is.
+    fn frames(&self) -> FrameCount;
+    /// Reads from a frame; the range lies within its 4096 bytes.
+    fn read_frame(&self, frame: &Self::Frame, offset: usize, to: &mut [u8]);
+    /// Writes to a frame; the range lies within its 4096 bytes.
+    fn write_frame(&mut self, frame: &Self::Frame, offset: usize, from: &[u8]);
+
+    /// Maps a private frame at an absent page.
+    ///
+    /// # Errors
+    /// Gives the frame back where there is no memory for tables.
+    fn map_private(&mut self, page: UserPage, frame: Self::Frame, prot: Prot) -> Result<(), Self::Frame>;
+    /// Maps a batch of at most 64 pages of the volume; `done[i]` tells which succeeded. Where one did not, its reference
+    /// is dropped and the next [`Machine::lend`] asks again.
+    fn map_shared(&mut self, wants: &[SharedMap], done: &mut [bool]);
+    /// Puts a private frame in the place of a shared page: the end of a copy-on-write.
+    ///
+    /// # Errors
+    /// Gives the frame back where the hypervisor refused.
+    fn replace_shared(&mut self, page: UserPage, frame: Self::Frame, prot: Prot) -> Result<(), Self::Frame>;
+    /// Unmaps pages, present or not; private frames are released.
+    fn unmap(&mut self, pages: &[UserPage]);
+    /// Unmaps one private page and gives its frame.
+    fn take(&mut self, page: UserPage) -> Option<Self::Frame>;
+    /// Changes what present private pages allow.
+    fn protect(&mut self, pages: &[UserPage], prot: Prot);
+    /// Copies a mapped page into a frame.
+    fn copy_page(&mut self, from: UserPage, to: &Self::Frame);
+    /// Reads the program's memory; never faults.
+    ///
+    /// # Errors
+    /// The first address that is not mapped readable.
+    fn read_user(&self, address: u64, to: &mut [u8]) -> Result<(), NotThere>;
+    /// Writes the program's memory; never faults.
+    ///
+    /// # Errors
+    /// The first address that is not mapped writable.
+    fn write_user(&mut self, address: u64, from: &[u8]) -> Result<(), NotThere>;
+
+    /// Whether a reference to this page is held.
+    fn holds(&self, page: VolumePage) -> bool;
+    /// Gets a reference to this page, from M1 where none is held; `wanted` pages from there would be of use. Waits, but
+    /// not for ever.
+    ///
+    /// # Errors
+    /// [`VolumeError`]: a bus error to the program.
+    fn lend(&mut self, page: VolumePage, wanted: u32) -> Result<Lent, VolumeError>;
+    /// Copies a page of the volume into a frame, by whatever way there is.
+    ///
+    /// # Errors
+    /// [`VolumeError`].
+    fn copy_volume(&mut self, page: VolumePage, to: &Self::Frame) -> Result<(), VolumeError>;
+    /// Reads bytes of a page of the volume for the kernel itself.
+    ///
+    /// # Errors
+    /// [`VolumeError`].
+    fn read_volume(&mut self, page: VolumePage, offset: usize, to: &mut [u8]) -> Result<(), VolumeError>;
+    /// A run of the volume that M1 wants back, first page and count. The kernel unmaps it and calls
+    /// [`Machine::revoke_done`].
+    fn revoked(&mut self) -> Option<(VolumePage, u64)>;
+    /// The run is not mapped any more.
+    fn revoke_done(&mut self, page: VolumePage, count: u64);
+
+    /// Runs the program until it traps.
+    fn run(&mut self, registers: &mut Registers) -> Exit;
+    /// The FXSAVE image of the program.
+    fn fpu(&self) -> [u8; 512];
+    /// Replaces it. Reserved MXCSR bits are cleared, not trusted.
+    fn set_fpu(&mut self, image: &[u8; 512]);
+
+    /// Nanoseconds since some start; never goes back.
+    fn monotonic(&self) -> u64;
+    /// Nanoseconds since 1970.
+    fn realtime(&self) -> u64;
+    /// Sleeps until the deadline (monotonic), console input, or anything else that happens.
+    fn wait(&mut self, deadline: Option<u64>);
+    /// Fresh seed material, and whether the processor's own generator contributed.
+    fn seed(&mut self) -> ([u8; 32], bool);
+    /// CPUID leaf 1 EDX: `AT_HWCAP`.
+    fn hwcap(&self) -> u64;
+
+    /// Writes to the console, all of it; what nobody takes for seconds is dropped.
+    fn console_write(&mut self, bytes: &[u8]);
+    /// Takes what was typed, without waiting.
+    fn console_read(&mut self, to: &mut [u8]) -> usize;
+    /// Whether something was typed.
+    fn console_ready(&self) -> bool;
+}

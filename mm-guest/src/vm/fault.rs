@@ -1,0 +1,299 @@
+//! A fault of the program: first decided, then done.
+
+use super::resident::Presence;
+use super::vma::{Backing, StoreId, Vma};
+use super::{BATCH, FaultCounts, Memory, STACK_LIMIT, STACK_TOP};
+use crate::errno::Errno;
+use crate::machine::{Lent, Machine, SharedMap, VolumeError};
+use crate::page::{PAGE_SIZE, USER_END, UserPage, VolumePage};
+
+/// How the program touched memory.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Access {
+    Read,
+    Write,
+    Fetch,
+}
+
+/// A fault that the program has to be told of.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Fault {
+    /// Nothing is mapped there: SIGSEGV, `SEGV_MAPERR`.
+    NotMapped,
+    /// The mapping does not allow it: SIGSEGV, `SEGV_ACCERR`.
+    Forbidden,
+    /// The file ends before this page: SIGBUS, `BUS_ADRERR`.
+    BeyondEnd,
+    /// The page cannot be read from the volume, or M1 is gone: SIGBUS, `BUS_OBJERR`.
+    Volume(VolumeError),
+    /// No frame is left: SIGBUS, `BUS_ADRERR`.
+    NoMemory,
+}
+
+/// What to do about a fault. Data only: tests read it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Decision {
+    /// Map this page of the volume from a reference.
+    MapShared(VolumePage),
+    /// Copy this page of the volume into a frame: it is written at first touch.
+    CopyIn(VolumePage),
+    /// Give it a page of zeroes.
+    Zero,
+    /// Give it a frame with what the shared page holds, in its place.
+    CopyOnWrite,
+    /// Show this page of a file in memory, itself or a copy.
+    Stored { file: StoreId, page: u64, shared: bool },
+    /// The entry allows it already, or lagged behind the mapping: set it again.
+    Again,
+    /// Tell the program.
+    Refuse(Fault),
+}
+
+/// Decides a fault at `page`, which lies in `vma` if in any.
+pub(crate) fn decide(vma: Option<&Vma>, page: u64, now: Presence, access: Access) -> Decision {
+    let Some(vma) = vma else { return Decision::Refuse(Fault::NotMapped) };
+    let allowed = match access {
+        Access::Read => vma.rights.read(),
+        Access::Write => vma.rights.write(),
+        Access::Fetch => vma.rights.exec(),
+    };
+    if !allowed {
+        return Decision::Refuse(Fault::Forbidden);
+    }
+    match (now, vma.backing) {
+        (Presence::Shared, _) if access == Access::Write => Decision::CopyOnWrite,
+        (Presence::Shared | Presence::Private, _) => Decision::Again,
+        (Presence::Absent, Backing::Anonymous) => Decision::Zero,
+        (Presence::Absent, Backing::Volume { volume, valid, .. }) => {
+            let index = page - vma.start;
+            if index >= valid {
+                Decision::Refuse(Fault::BeyondEnd)
+            } else if access == Access::Write {
+                Decision::CopyIn(VolumePage(volume + index))
+            } else {
+                Decision::MapShared(VolumePage(volume + index))
+            }
+        }
+        (Presence::Absent, Backing::Stored { file, file_page, shared, .. }) => {
+            Decision::Stored { file, page: file_page + page - vma.start, shared }
+        }
+    }
+}
+
+impl<M: Machine> Memory<M> {
+    /// Serves a fault of the program, or of the kernel on its behalf.
+    pub(crate) fn fault(&mut self, address: u64, access: Access) -> Result<(), Fault> {
+        let served = self.serve(address, access);
+        let FaultCounts { total, refused, .. } = &mut self.counts;
+        *total += 1;
+        *refused += u64::from(served.is_err());
+        served
+    }
+
+    fn serve(&mut self, address: u64, access: Access) -> Result<(), Fault> {
+        if address >= USER_END {
+            return Err(Fault::NotMapped);
+        }
+        let page = address / PAGE_SIZE;
+        if self.vmas.find(page).is_none() {
+            self.grow_stack(page);
+        }
+        let vma = self.vmas.find(page).copied();
+        let now = self.resident.get(page);
+        let decision = decide(vma.as_ref(), page, now, access);
+        let Some(vma) = vma else { return Err(Fault::NotMapped) };
+        if decision != Decision::Again {
+            self.spurious = (0, 0);
+            self.resident.prepare(page).map_err(|_| Fault::NoMemory)?;
+        }
+        match decision {
+            Decision::Refuse(fault) => Err(fault),
+            Decision::MapShared(volume) => self.map_shared(&vma, page, volume),
+            Decision::CopyIn(volume) => self.copy_in(&vma, page, volume),
+            Decision::Zero => {
+                let frame = self.machine.allocate().map_err(|_| Fault::NoMemory)?;
+                self.counts.zero += 1;
+                self.put_private(&vma, page, frame)
+            }
+            Decision::CopyOnWrite => self.break_shared(&vma, page),
+            Decision::Stored { file, page: file_page, shared } => {
+                self.show_stored(&vma, page, file, file_page, shared)
+            }
+            Decision::Again => self.set_again(&vma, page, now),
+        }
+    }
+
+    /// Lets the stack reach down to `page`, where that is just below it and within its limit.
+    fn grow_stack(&mut self, page: u64) {
+        let Some(above) = self.vmas.at_or_above(page) else { return };
+        if above.grows_down && page >= (STACK_TOP - STACK_LIMIT) / PAGE_SIZE {
+            self.vmas.grow_down(page);
+        }
+    }
+
+    /// An entry that should allow what faulted: set what the mapping says. The same fault over and over would be a
+    /// mistake of this kernel, and ends the program rather than hang.
+    fn set_again(&mut self, vma: &Vma, page: u64, now: Presence) -> Result<(), Fault> {
+        let (last, times) = self.spurious;
+        self.spurious = (page, if last == page { times + 1 } else { 1 });
+        if self.spurious.1 > 64 {
+            return Err(Fault::Forbidden);
+        }
+        match now {
+            Presence::Shared => {
+                self.machine.unmap(&[UserPage(page)]);
+                self.resident.set(page, Presence::Absent);
+            }
+            _ => self.machine.protect(&[UserPage(page)], vma.rights.prot()),
+        }
+        Ok(())
+    }
+
+    pub(super) fn put_private(&mut self, vma: &Vma, page: u64, frame: M::Frame) -> Result<(), Fault> {
+        match self.machine.map_private(UserPage(page), frame, vma.rights.prot()) {
+            Ok(()) => {
+                self.resident.set(page, Presence::Private);
+                Ok(())
+            }
+            Err(frame) => {
+                self.machine.release(frame);
+                Err(Fault::NoMemory)
+            }
+        }
+    }
+
+    /// Maps a page of the volume where M1 lends it, with neighbours that cost no request; else copies it.
+    fn map_shared(&mut self, vma: &Vma, page: u64, volume: VolumePage) -> Result<(), Fault> {
+        let Backing::Volume { valid, .. } = vma.backing else { return Err(Fault::NotMapped) };
+        let end = vma.end.min(vma.start + valid);
+        if self.machine.holds(volume) {
+            self.counts.local += 1;
+        } else {
+            self.counts.asked += 1;
+        }
+        // A map that fails drops the reference, so the second turn asks M1 afresh.
+        for _ in 0..3 {
+            let wanted = u32::try_from(end - page).unwrap_or(u32::MAX);
+            match self.machine.lend(volume, wanted).map_err(Fault::Volume)? {
+                Lent::CopyOnly => break,
+                Lent::Held => {}
+            }
+            if self.map_around(vma, page, volume, end) {
+                return Ok(());
+            }
+        }
+        self.copy_in(vma, page, volume)
+    }
+
+    /// Maps `page` and those around it that are absent and held, in one batch; tells whether `page` itself succeeded.
+    fn map_around(&mut self, vma: &Vma, page: u64, volume: VolumePage, end: u64) -> bool {
+        let exec = vma.rights.exec();
+        let want = |at: u64| SharedMap { page: UserPage(at), volume: VolumePage(volume.0 + at - page), exec };
+        let mut wants = [want(page); BATCH];
+        let mut count = 1;
+        let block = page & !(self.fault_around - 1);
+        for at in block.max(vma.start)..(block + self.fault_around).min(end) {
+            let volume = VolumePage(volume.0 + at - page);
+            if at != page && self.resident.get(at) == Presence::Absent && self.machine.holds(volume) {
+                wants[count] = SharedMap { page: UserPage(at), volume, exec };
+                count += 1;
+            }
+        }
+        let mut done = [false; BATCH];
+        self.machine.map_shared(&wants[..count], &mut done[..count]);
+        for (want, done) in wants[..count].iter().zip(done) {
+            // All lie in one 2 MiB region with `page`, or their region is prepared here.
+            if done {
+                if self.resident.prepare(want.page.0).is_err() {
+                    self.machine.unmap(&[want.page]);
+                    continue;
+                }
+                self.resident.set(want.page.0, Presence::Shared);
+                self.counts.mapped += 1;
+            }
+        }
+        done[0]
+    }
+
+    fn copy_in(&mut self, vma: &Vma, page: u64, volume: VolumePage) -> Result<(), Fault> {
+        let frame = self.machine.allocate().map_err(|_| Fault::NoMemory)?;
+        if let Err(error) = self.machine.copy_volume(volume, &frame) {
+            self.machine.release(frame);
+            return Err(match error {
+                VolumeError::OutOfFrames => Fault::NoMemory,
+                error => Fault::Volume(error),
+            });
+        }
+        self.counts.copied += 1;
+        self.put_private(vma, page, frame)
+    }
+
+    /// The program writes to a page that it shares: from now on it has its own.
+    fn break_shared(&mut self, vma: &Vma, page: u64) -> Result<(), Fault> {
+        let frame = self.machine.allocate().map_err(|_| Fault::NoMemory)?;
+        self.machine.copy_page(UserPage(page), &frame);
+        match self.machine.replace_shared(UserPage(page), frame, vma.rights.prot()) {
+            Ok(()) => {
+                self.resident.set(page, Presence::Private);
+                self.counts.cow += 1;
+                Ok(())
+            }
+            Err(frame) => {
+                self.machine.release(frame);
+                Err(Fault::NoMemory)
+            }
+        }
+    }
+
+    fn show_stored(
+        &mut self,
+        vma: &Vma,
+        page: u64,
+        file: StoreId,
+        file_page: u64,
+        shared: bool,
+    ) -> Result<(), Fault> {
+        if file_page * PAGE_SIZE >= self.store.size(file) {
+            return Err(Fault::BeyondEnd);
+        }
+        if !shared {
+            let frame = self.machine.allocate().map_err(|_| Fault::NoMemory)?;
+            let mut bytes = [0; 4096];
+            self.store.read(&self.machine, file, file_page * PAGE_SIZE, &mut bytes);
+            self.machine.write_frame(&frame, 0, &bytes);
+            self.counts.copied += 1;
+            return self.put_private(vma, page, frame);
+        }
+        self.store.fill(&mut self.machine, file, file_page).map_err(|_: Errno| Fault::NoMemory)?;
+        // A page that is mapped elsewhere moves here; the other place faults for it again.
+        let frame = match self.store.mapped_at(file, file_page) {
+            Some(there) => {
+                self.resident.set(there.0, Presence::Absent);
+                let frame = self.machine.take(there);
+                if let Some(lost) = self.store.come_home(file, file_page, frame) {
+                    self.machine.release(lost);
+                }
+                self.store.lend(file, file_page, UserPage(page))
+            }
+            None => self.store.lend(file, file_page, UserPage(page)),
+        };
+        let Some(frame) = frame else { return Err(Fault::NoMemory) };
+        // The other place may have been the last of its region.
+        let mapped = match self.resident.prepare(page) {
+            Ok(()) => self.machine.map_private(UserPage(page), frame, vma.rights.prot()),
+            Err(_) => Err(frame),
+        };
+        match mapped {
+            Ok(()) => {
+                self.resident.set(page, Presence::Private);
+                Ok(())
+            }
+            Err(frame) => {
+                if let Some(lost) = self.store.come_home(file, file_page, Some(frame)) {
+                    self.machine.release(lost);
+                }
+                Err(Fault::NoMemory)
+            }
+        }
+    }
+}

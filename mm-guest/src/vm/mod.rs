@@ -1,0 +1,184 @@
+//! The program's memory: its mappings, what is present of them, faults, and the kernel's own access to it.
+
+mod fault;
+mod map;
+mod remap;
+mod resident;
+mod store;
+mod user;
+mod vma;
+
+use core::ops::Range;
+
+pub(crate) use fault::{Access, Fault};
+pub(crate) use map::{MapRequest, Place};
+pub(crate) use store::{MAX_FILE, Store};
+pub(crate) use vma::{Backing, NameId, Rights, StoreId, Vma, VmaSet};
+
+use self::resident::{Presence, Resident};
+use crate::errno::Errno;
+use crate::machine::Machine;
+use crate::page::{PAGE_SIZE, UserPage, VolumePage};
+
+/// Highest page number of mappings that the kernel places: below the stack and its growth.
+pub(crate) const MAP_TOP: u64 = (STACK_TOP - (128 << 20)) / PAGE_SIZE;
+/// End of the stack.
+pub(crate) const STACK_TOP: u64 = 0x7fff_ffff_e000;
+/// Most bytes that the stack grows to (`RLIMIT_STACK`).
+pub(crate) const STACK_LIMIT: u64 = 8 << 20;
+/// Pages unmapped or protected in one batch.
+const BATCH: usize = 64;
+
+/// What happened, in numbers: the statistics line and the report to M1.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct FaultCounts {
+    /// Faults of the program in all.
+    pub total: u64,
+    /// Volume faults served from a reference that was held already: M1 was not woken.
+    pub local: u64,
+    /// Volume faults for which M1 was asked.
+    pub asked: u64,
+    /// Shared pages mapped, fault-around included.
+    pub mapped: u64,
+    /// Volume pages copied into a private frame: written at first touch, or not lent.
+    pub copied: u64,
+    /// Copy-on-write breaks of mapped shared pages.
+    pub cow: u64,
+    /// Pages of zeroes.
+    pub zero: u64,
+    /// Faults that ended in a signal.
+    pub refused: u64,
+}
+
+/// The memory of the one program, over the machine that holds it.
+pub(crate) struct Memory<M: Machine> {
+    pub(crate) machine: M,
+    pub(crate) vmas: VmaSet,
+    resident: Resident,
+    /// Contents of files in memory.
+    pub(crate) store: Store<M::Frame>,
+    pub(crate) counts: FaultCounts,
+    /// Pages mapped around a fault, a power of two up to [`BATCH`]; 1 is none.
+    pub(crate) fault_around: u64,
+    /// First address of the heap, page-aligned by `exec`, and its current end.
+    pub(crate) heap: Range<u64>,
+    /// The last fault that found nothing to do, and how often in a row.
+    spurious: (u64, u32),
+}
+
+impl<M: Machine> Memory<M> {
+    pub(crate) fn new(machine: M, fault_around: u64) -> Self {
+        Self {
+            machine,
+            vmas: VmaSet::default(),
+            resident: Resident::default(),
+            store: Store::default(),
+            counts: FaultCounts::default(),
+            fault_around: fault_around.clamp(1, BATCH as u64),
+            heap: 0..0,
+            spurious: (0, 0),
+        }
+    }
+
+    /// Private pages present (W) and shared pages mapped (R).
+    pub(crate) fn resident(&self) -> (u64, u64) {
+        let (private, shared) = self.resident.counts();
+        (private + self.store.frames_held(), shared)
+    }
+
+    /// Whether anything is present at `page`.
+    pub(crate) fn is_present(&self, page: u64) -> bool {
+        self.resident.get(page) != Presence::Absent
+    }
+
+    /// Forgets what is present in the range: private pages are freed, shared ones unmapped, pages of shared files go
+    /// home to their file. The mappings stay.
+    pub(crate) fn drop_pages(&mut self, range: Range<u64>) {
+        let mut batch = [UserPage(0); BATCH];
+        let mut from = range.start;
+        loop {
+            let mut count = 0;
+            while count < BATCH
+                && let Some(page) = self.resident.next(from..range.end)
+            {
+                from = page + 1;
+                if !self.send_home(page) {
+                    batch[count] = UserPage(page);
+                    count += 1;
+                }
+            }
+            if count == 0 {
+                return;
+            }
+            self.machine.unmap(&batch[..count]);
+            for page in &batch[..count] {
+                self.resident.set(page.0, Presence::Absent);
+            }
+        }
+    }
+
+    /// Takes a present page of a shared file out of the program's tables and back into the file; false for any other.
+    fn send_home(&mut self, page: u64) -> bool {
+        let Some(vma) = self.vmas.find(page) else { return false };
+        let Backing::Stored { file, file_page, shared: true, .. } = vma.backing else { return false };
+        let file_page = file_page + page - vma.start;
+        if !self.store.is_at(file, file_page, UserPage(page)) {
+            return false;
+        }
+        let frame = self.machine.take(UserPage(page));
+        self.resident.set(page, Presence::Absent);
+        if let Some(frame) = self.store.come_home(file, file_page, frame) {
+            self.machine.release(frame);
+        }
+        true
+    }
+
+    /// Unmaps every page that shows the run of the volume: M1 wants it back.
+    pub(crate) fn drop_volume_run(&mut self, volume: VolumePage, count: u64) {
+        let run = volume.0..volume.0.saturating_add(count);
+        let mut at = 0;
+        while let Some(vma) = self.vmas.at_or_above(at).copied() {
+            at = vma.end;
+            let Backing::Volume { volume: first, .. } = vma.backing else { continue };
+            let low = run.start.max(first);
+            let high = run.end.min(first + vma.pages());
+            let mut page = vma.start + low.saturating_sub(first);
+            let end = vma.start + high.saturating_sub(first);
+            while low < high
+                && let Some(found) = self.resident.next(page..end)
+            {
+                page = found + 1;
+                if self.resident.get(found) == Presence::Shared {
+                    self.machine.unmap(&[UserPage(found)]);
+                    self.resident.set(found, Presence::Absent);
+                }
+            }
+        }
+    }
+
+    /// Whether a mapping shows this file.
+    pub(crate) fn shows(&self, file: StoreId) -> bool {
+        self.vmas
+            .iter()
+            .any(|vma| matches!(vma.backing, Backing::Stored { file: shown, .. } if shown == file))
+    }
+
+    /// Puts a page with these bytes where an absent page of a private mapping is, whatever its rights.
+    pub(crate) fn place_bytes(&mut self, page: u64, bytes: &[u8]) -> Result<(), Errno> {
+        let vma = *self.vmas.find(page).ok_or(Errno::FAULT)?;
+        self.resident.prepare(page)?;
+        let frame = self.machine.allocate().map_err(|_| Errno::NOMEM)?;
+        self.machine.write_frame(&frame, 0, bytes);
+        self.put_private(&vma, page, frame).map_err(|_| Errno::NOMEM)
+    }
+
+    /// Gives up everything: the program has ended.
+    pub(crate) fn clear(&mut self) {
+        let mut at = 0;
+        while let Some(vma) = self.vmas.at_or_above(at).copied() {
+            at = vma.end;
+            self.drop_pages(vma.start..vma.end);
+        }
+        self.vmas = VmaSet::default();
+    }
+}

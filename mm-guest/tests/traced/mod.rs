@@ -1,0 +1,314 @@
+//! A machine made of a traced process of the host: its address space is the program's, its system calls and faults stop it,
+//! and the kernel under test answers them. So real programs run on the kernel at the host's speed, without Xen.
+//!
+//! Frames are pages of a file in memory that the process maps, shared pages are pages of the volume's image.
+
+mod process;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::time::{Duration, Instant, SystemTime};
+
+use mm_guest::{
+    Exit, FrameCount, Lent, Machine, NotThere, OutOfFrames, Prot, Registers, SharedMap, UserPage,
+    VolumeError, VolumePage,
+};
+
+use process::Tracee;
+
+/// A page of the file that stands for memory.
+pub(crate) struct Frame(u64);
+
+enum Mapped {
+    Private(u64, Prot),
+    Shared(VolumePage),
+}
+
+/// The machine.
+pub(crate) struct Traced {
+    tracee: Tracee,
+    image: File,
+    pages: u64,
+    memory: File,
+    free: Vec<u64>,
+    fresh: u64,
+    /// Frames that there are.
+    pub(crate) ceiling: u64,
+    used: u64,
+    mapped: BTreeMap<u64, Mapped>,
+    held: BTreeSet<u64>,
+    /// Pages given with each answer to a request.
+    pub(crate) window: u64,
+    /// Requests that a Grant would have been sent for.
+    pub(crate) requests: u64,
+    /// Lends nothing, so that everything is copied.
+    pub(crate) copy_only: bool,
+    /// Pages whose reading fails.
+    pub(crate) unreadable: BTreeSet<u64>,
+    /// All that was written to the console.
+    pub(crate) console: Vec<u8>,
+    /// What is typed.
+    pub(crate) input: VecDeque<u8>,
+    started: Instant,
+    /// When the program has to have ended.
+    pub(crate) deadline: Instant,
+}
+
+impl Traced {
+    /// A machine whose volume is this image; `None` where processes cannot be traced.
+    pub(crate) fn new(image: File, ceiling: u64) -> Option<Self> {
+        let memory = tempfile::tempfile().unwrap();
+        memory.set_len(ceiling * 4096).unwrap();
+        let pages = image.metadata().unwrap().len() / 4096;
+        let tracee = Tracee::start(&memory, &image)?;
+        Some(Self {
+            tracee,
+            image,
+            pages,
+            memory,
+            free: Vec::new(),
+            fresh: 0,
+            ceiling,
+            used: 0,
+            mapped: BTreeMap::new(),
+            held: BTreeSet::new(),
+            window: 16,
+            requests: 0,
+            copy_only: false,
+            unreadable: BTreeSet::new(),
+            console: Vec::new(),
+            input: VecDeque::new(),
+            started: Instant::now(),
+            deadline: Instant::now() + Duration::from_secs(60),
+        })
+    }
+
+    fn bits(prot: Prot) -> u64 {
+        match prot {
+            Prot::None => 0,
+            Prot::Read => 1,
+            Prot::ReadWrite => 3,
+            Prot::ReadExec => 5,
+            Prot::ReadWriteExec => 7,
+        }
+    }
+
+    fn page_of(&mut self, page: VolumePage) -> Result<[u8; 4096], VolumeError> {
+        let mut bytes = [0; 4096];
+        if page.0 >= self.pages || self.unreadable.contains(&page.0) {
+            return Err(VolumeError::Unreadable);
+        }
+        self.image.read_exact_at(&mut bytes, page.0 * 4096).unwrap();
+        Ok(bytes)
+    }
+}
+
+impl Machine for Traced {
+    type Frame = Frame;
+
+    fn allocate(&mut self) -> Result<Frame, OutOfFrames> {
+        let number = match self.free.pop() {
+            Some(number) => number,
+            None if self.fresh < self.ceiling => {
+                self.fresh += 1;
+                self.fresh - 1
+            }
+            None => return Err(OutOfFrames),
+        };
+        self.memory.write_all_at(&[0; 4096], number * 4096).unwrap();
+        self.used += 1;
+        Ok(Frame(number))
+    }
+
+    fn release(&mut self, frame: Frame) {
+        self.used -= 1;
+        self.free.push(frame.0);
+    }
+
+    fn frames(&self) -> FrameCount {
+        FrameCount {
+            ceiling: self.ceiling,
+            available: self.ceiling - self.used,
+            kernel: 0,
+            populate_failed: 0,
+        }
+    }
+
+    fn read_frame(&self, frame: &Frame, offset: usize, to: &mut [u8]) {
+        self.memory.read_exact_at(to, frame.0 * 4096 + offset as u64).unwrap();
+    }
+
+    fn write_frame(&mut self, frame: &Frame, offset: usize, from: &[u8]) {
+        self.memory.write_all_at(from, frame.0 * 4096 + offset as u64).unwrap();
+    }
+
+    fn map_private(&mut self, page: UserPage, frame: Frame, prot: Prot) -> Result<(), Frame> {
+        let before = self.mapped.insert(page.0, Mapped::Private(frame.0, prot));
+        assert!(before.is_none(), "a page is mapped where one is: {:#x}", page.address());
+        self.tracee.map_memory(page.address(), frame.0, Self::bits(prot));
+        Ok(())
+    }
+
+    fn map_shared(&mut self, wants: &[SharedMap], done: &mut [bool]) {
+        for (want, done) in wants.iter().zip(done) {
+            assert!(self.held.contains(&want.volume.0), "a page is mapped without a reference");
+            let before = self.mapped.insert(want.page.0, Mapped::Shared(want.volume));
+            assert!(before.is_none(), "a page is mapped where one is: {:#x}", want.page.address());
+            self.tracee.map_image(want.page.address(), want.volume.0, if want.exec { 5 } else { 1 });
+            *done = true;
+        }
+    }
+
+    fn replace_shared(&mut self, page: UserPage, frame: Frame, prot: Prot) -> Result<(), Frame> {
+        let before = self.mapped.insert(page.0, Mapped::Private(frame.0, prot));
+        assert!(matches!(before, Some(Mapped::Shared(_))), "what is replaced was shared");
+        self.tracee.map_memory(page.address(), frame.0, Self::bits(prot));
+        Ok(())
+    }
+
+    fn unmap(&mut self, pages: &[UserPage]) {
+        for page in pages {
+            match self.mapped.remove(&page.0) {
+                None => continue,
+                Some(Mapped::Private(number, _)) => self.release(Frame(number)),
+                Some(Mapped::Shared(_)) => {}
+            }
+            self.tracee.unmap(page.address());
+        }
+    }
+
+    fn take(&mut self, page: UserPage) -> Option<Frame> {
+        let Some(Mapped::Private(number, _)) = self.mapped.remove(&page.0) else { return None };
+        self.tracee.unmap(page.address());
+        Some(Frame(number))
+    }
+
+    fn protect(&mut self, pages: &[UserPage], prot: Prot) {
+        for page in pages {
+            let Some(Mapped::Private(number, now)) = self.mapped.get_mut(&page.0) else {
+                panic!("only private pages are protected");
+            };
+            *now = prot;
+            let number = *number;
+            self.tracee.map_memory(page.address(), number, Self::bits(prot));
+        }
+    }
+
+    fn copy_page(&mut self, from: UserPage, to: &Frame) {
+        let mut bytes = [0; 4096];
+        self.read_user(from.address(), &mut bytes).unwrap();
+        self.write_frame(to, 0, &bytes);
+    }
+
+    fn read_user(&self, address: u64, to: &mut [u8]) -> Result<(), NotThere> {
+        assert!(address % 4096 + to.len() as u64 <= 4096);
+        match self.mapped.get(&(address / 4096)) {
+            Some(Mapped::Private(number, prot)) if *prot != Prot::None => {
+                self.memory.read_exact_at(to, number * 4096 + address % 4096).unwrap();
+                Ok(())
+            }
+            Some(Mapped::Shared(page)) => {
+                self.image.read_exact_at(to, page.0 * 4096 + address % 4096).unwrap();
+                Ok(())
+            }
+            _ => Err(NotThere { address }),
+        }
+    }
+
+    fn write_user(&mut self, address: u64, from: &[u8]) -> Result<(), NotThere> {
+        assert!(address % 4096 + from.len() as u64 <= 4096);
+        match self.mapped.get(&(address / 4096)) {
+            Some(Mapped::Private(number, Prot::ReadWrite | Prot::ReadWriteExec)) => {
+                self.memory.write_all_at(from, number * 4096 + address % 4096).unwrap();
+                Ok(())
+            }
+            _ => Err(NotThere { address }),
+        }
+    }
+
+    fn holds(&self, page: VolumePage) -> bool {
+        self.held.contains(&page.0)
+    }
+
+    fn lend(&mut self, page: VolumePage, _wanted: u32) -> Result<Lent, VolumeError> {
+        self.page_of(page)?;
+        if self.copy_only {
+            return Ok(Lent::CopyOnly);
+        }
+        if self.held.insert(page.0) {
+            self.requests += 1;
+            self.held.extend(page.0..(page.0 + self.window).min(self.pages));
+        }
+        Ok(Lent::Held)
+    }
+
+    fn copy_volume(&mut self, page: VolumePage, to: &Frame) -> Result<(), VolumeError> {
+        let bytes = self.page_of(page)?;
+        self.write_frame(to, 0, &bytes);
+        Ok(())
+    }
+
+    fn read_volume(&mut self, page: VolumePage, offset: usize, to: &mut [u8]) -> Result<(), VolumeError> {
+        let bytes = self.page_of(page)?;
+        to.copy_from_slice(&bytes[offset..offset + to.len()]);
+        Ok(())
+    }
+
+    fn revoked(&mut self) -> Option<(VolumePage, u64)> {
+        None
+    }
+
+    fn revoke_done(&mut self, _page: VolumePage, _count: u64) {}
+
+    fn run(&mut self, registers: &mut Registers) -> Exit {
+        assert!(Instant::now() < self.deadline, "the program takes too long");
+        self.tracee.run(registers)
+    }
+
+    fn fpu(&self) -> [u8; 512] {
+        self.tracee.fpu()
+    }
+
+    fn set_fpu(&mut self, image: &[u8; 512]) {
+        self.tracee.set_fpu(image);
+    }
+
+    fn monotonic(&self) -> u64 {
+        self.started.elapsed().as_nanos() as u64 + 1
+    }
+
+    fn realtime(&self) -> u64 {
+        SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_nanos() as u64
+    }
+
+    fn wait(&mut self, deadline: Option<u64>) {
+        assert!(Instant::now() < self.deadline, "the program waits too long");
+        let left = deadline.map_or(u64::MAX, |deadline| deadline.saturating_sub(self.monotonic()));
+        std::thread::sleep(Duration::from_nanos(left.min(5_000_000)));
+    }
+
+    fn seed(&mut self) -> ([u8; 32], bool) {
+        ([42; 32], true)
+    }
+
+    fn hwcap(&self) -> u64 {
+        0x178b_fbff
+    }
+
+    fn console_write(&mut self, bytes: &[u8]) {
+        self.console.extend_from_slice(bytes);
+    }
+
+    fn console_read(&mut self, to: &mut [u8]) -> usize {
+        let length = to.len().min(self.input.len());
+        for byte in &mut to[..length] {
+            *byte = self.input.pop_front().unwrap();
+        }
+        length
+    }
+
+    fn console_ready(&self) -> bool {
+        !self.input.is_empty()
+    }
+}
