@@ -31,7 +31,7 @@ pub(crate) struct Asked {
 }
 
 fn content(sector: u64, byte: usize) -> u8 {
-    (sector * 7 + byte as u64 * 13) as u8
+    (sector * 7 + byte as u64 * 13).to_le_bytes()[0]
 }
 
 impl Disk {
@@ -134,7 +134,8 @@ impl Disk {
     /// Whatever blkback may say.
     pub(crate) fn respond(&mut self, id: u64, operation: u8, status: i16) {
         let [a, b] = status.to_le_bytes();
-        let words = [id as u32, (id >> 32) as u32, u32::from_le_bytes([operation, 0, a, b]), 0];
+        let [c, d, e, f, g, h, i, j] = id.to_le_bytes();
+        let words = [[c, d, e, f], [g, h, i, j], [operation, 0, a, b], [0; 4]].map(u32::from_le_bytes);
         let back = self.back.as_mut().expect("connected");
         back.push_response(&words).expect("one was taken");
         let _ = back.publish();
