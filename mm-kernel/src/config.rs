@@ -144,7 +144,7 @@ impl Config {
         let words = || command_line.split_ascii_whitespace();
         let default = words()
             .filter_map(|word| sharing(word.strip_prefix("share=")?).ok())
-            .last()
+            .next_back()
             .unwrap_or(Share::Map);
         for word in words() {
             if let Err(reason) = config.option(word, default) {

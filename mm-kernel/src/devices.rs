@@ -131,10 +131,9 @@ impl Devices {
         platform.events.unmask(port);
         self.free[free] = None;
         let number = u16::try_from(index).unwrap_or(NOBODY);
-        for place in [self.by_port.get_mut(port.0 as usize), self.by_ring.get_mut(usize::from(ring.0))] {
-            if let Some(place) = place {
-                *place = number;
-            }
+        let places = [self.by_port.get_mut(port.0 as usize), self.by_ring.get_mut(usize::from(ring.0))];
+        for place in places.into_iter().flatten() {
+            *place = number;
         }
         let back = MapRing::init(page.words);
         self.places[index] = Some(Device {

@@ -53,7 +53,7 @@ struct Unikernel {
 }
 
 /// What is said when something is missing.
-type What = heapless::String<120>;
+type What = heapless::String<96>;
 
 fn say(text: core::fmt::Arguments<'_>) -> What {
     let mut what = What::new();
