@@ -143,6 +143,12 @@ impl Connection {
         Ok(Some(Incoming { message, client: &mut self.client }))
     }
 
+    /// Whether [`Self::poll`] may have something: for a loop that stops polling before it says `None`, and then sleeps.
+    #[must_use]
+    pub fn look_again(&self) -> bool {
+        self.lost || !self.kept.is_empty() || self.input.available().is_ok_and(|count| count > 0)
+    }
+
     /// Takes bytes until a message is whole that somebody wants, in a bounded number of steps.
     pub(crate) fn receive(&mut self) -> Result<Received, Fault> {
         if core::mem::take(&mut self.seen) {

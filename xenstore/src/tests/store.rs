@@ -32,6 +32,20 @@ fn values_as_large_as_a_message_pass_through_the_small_ring() {
 }
 
 #[test]
+fn what_was_not_polled_is_not_forgotten() {
+    let (mut server, _, mut connection) = store(Flavour::C, 5);
+    connection.client.watch("data", "t").expect("room");
+    connection.flush().expect("honest");
+    assert!(!connection.look_again());
+    server.run();
+    assert!(connection.look_again());
+    assert!(connection.poll().expect("honest").is_some());
+    assert!(connection.look_again(), "the reply");
+    assert!(connection.poll().expect("honest").is_some());
+    assert!(!connection.look_again());
+}
+
+#[test]
 fn more_than_the_bound_can_be_asked_in_turns() {
     let (mut server, _, mut connection) = store(Flavour::Ocaml, 5);
     for round in 0..20 {
