@@ -114,7 +114,13 @@ impl<'a> Held<'a> {
 
     /// A row that is not there is a spare one, which is nobody's.
     pub(crate) fn row_mut(&mut self, row: u32) -> &mut Window {
-        self.rows.get_mut(row as usize).unwrap_or(&mut self.spare)
+        match self.rows.get_mut(row as usize) {
+            Some(row) => row,
+            None => {
+                self.spare = Window::default();
+                &mut self.spare
+            }
+        }
     }
 
     fn bucket(&self, order: u8, page: u64) -> u32 {

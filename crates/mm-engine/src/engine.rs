@@ -298,7 +298,6 @@ impl<'a> Engine<'a> {
             return;
         }
         row.state = RingState::Closing;
-        row.listen = None;
         row.next = core::mem::replace(&mut self.closing, index);
         self.counters.detached += 1;
         self.close_rings(DETACH_WINDOWS, grants);

@@ -69,7 +69,7 @@ impl Engine<'_> {
         let offset = first.checked_sub(self.windows.base(window)).ok_or(foreign)?;
         let end = offset.checked_add(count).ok_or(foreign)?;
         let ours = u32::from(entry.ring) == ring && matches!(entry.kind, Kind::Live | Kind::Revoking);
-        if !ours || end > 1 << entry.order || !entry.told {
+        if !ours || end > 1 << entry.order {
             return Err(foreign);
         }
         Ok((window, offset, count == 1 << entry.order))

@@ -234,7 +234,7 @@ impl<'a> Windows<'a> {
         while order < MAX_ORDER.saturating_sub(self.granule) {
             let buddy = block ^ 1 << order;
             let row = self.table.at(buddy);
-            if buddy >= self.ready || row.kind != Kind::Free || row.order != order {
+            if row.kind != Kind::Free || row.order != order {
                 break;
             }
             self.unlink_free(buddy, order);

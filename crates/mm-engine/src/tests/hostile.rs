@@ -23,7 +23,9 @@ enum Deed {
 fn deed() -> impl Strategy<Value = Deed> {
     let operation = prop_oneof![20 => 0u32..9, 1 => any::<u32>()];
     let page = prop_oneof![10 => 0u64..700, 1 => any::<u64>()];
-    let reference = prop_oneof![10 => 90u32..820, 1 => any::<u32>()];
+    // Most of all the beginnings of runs.
+    let reference =
+        prop_oneof![10 => (0u32..45).prop_map(|run| 100 + 16 * run), 5 => 90u32..820, 1 => any::<u32>()];
     let count = prop_oneof![
         10 => prop_oneof![Just(1u32), Just(4), Just(16), Just(32), Just(512)],
         1 => any::<u32>()
