@@ -271,6 +271,38 @@ impl ForeignWindow {
         assert!(fine, "Xen does not know our mapping: {asked:?}, {calls:?}, {unmap:?}");
     }
 
+    /// Tries `xen::conformance` on this domain, between two addresses of the window, which are free again afterwards.
+    ///
+    /// `frames` must be used for nothing else, and 8 references from `references` on be free.
+    ///
+    /// # Errors
+    /// [`GrantStatus::NO_SPACE`]: the window is full.
+    pub fn conformance(
+        &mut self,
+        boot: &crate::Boot,
+        frames: [&crate::user::Frame; 2],
+        references: GrantRef,
+        record: &mut dyn FnMut(&'static str, i32),
+    ) -> Result<(), GrantStatus> {
+        let scratch = [(); 2].map(|()| self.take());
+        if let [Some(here), Some(there)] = scratch {
+            let subject = xen::conformance::Subject {
+                hypervisor: boot.hypervisor,
+                grants: boot.grants,
+                events: boot.events,
+                domid: boot.domid,
+                frames: frames.map(|frame| frame.mfn()),
+                references,
+                scratch: [here, there],
+            };
+            // SAFETY: addresses of this window that nobody has; the frames are lent to ourselves and hold words only.
+            unsafe { xen::conformance::run(&subject, record) };
+        }
+        let found = scratch.iter().all(Option::is_some);
+        scratch.into_iter().flatten().for_each(|address| self.release(address));
+        if found { Ok(()) } else { Err(GrantStatus::NO_SPACE) }
+    }
+
     /// Whether Xen lets the page be executed. It stays so; it is unmapped as any other.
     #[cfg(feature = "image")]
     pub(crate) fn try_execute(&self, page: &ForeignPage) -> bool {

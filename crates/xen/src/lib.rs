@@ -9,8 +9,11 @@
 #![cfg_attr(not(any(test, feature = "fake")), no_std)]
 
 pub mod clock;
+pub mod conformance;
 pub mod console;
 pub mod events;
+#[cfg(any(test, feature = "fake"))]
+pub mod fake;
 pub mod grant;
 pub mod hypervisor;
 #[cfg(target_arch = "x86_64")]

@@ -1,5 +1,7 @@
 //! What this domain lends, tried out by borrowing it from itself.
 
+use core::fmt::Write;
+
 use xen::grant::{Direction, PageCopy, PermitError, RefPool};
 use xen::{Access, GrantRef, GrantStatus};
 
@@ -174,6 +176,31 @@ pub(crate) fn write_to_read_only(world: &mut World) {
     }
 }
 
-pub(crate) fn conformance(_: &mut World) -> Outcome {
+/// Makes the calls of `xen::conformance`, and compares each result with the record. With `record` in the command line it prints
+/// them instead, for the record.
+pub(crate) fn conformance(world: &mut World) -> Outcome {
+    let mut console = world.boot.console;
+    let print = world.boot.cmdline.contains("record");
+    let one = world.pool.alloc().map_err(|_| "alloc")?;
+    let two = world.pool.alloc().map_err(|_| "alloc")?;
+    let mut expected = xen::conformance::EXPECTED.lines();
+    let mut different = 0;
+    let tried = world.window.conformance(&world.boot, [&one, &two], GrantRef(FIRST), &mut |name, code| {
+        let line = expected.next().unwrap_or("");
+        let same = line.rsplit_once(": ").is_some_and(|(expected_name, expected_code)| {
+            expected_name == name && expected_code.parse() == Ok(code)
+        });
+        if print {
+            let _ = writeln!(console, "record {name}: {code}");
+        } else if !same {
+            different += 1;
+            let _ = writeln!(console, "{name}: {code}, expected {line:?}");
+        }
+    });
+    check!(tried.is_ok());
+    check!(different == 0);
+    check!(print || expected.next().is_none());
+    world.pool.free(one);
+    world.pool.free(two);
     Ok(())
 }
