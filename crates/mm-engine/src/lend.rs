@@ -179,7 +179,8 @@ impl Engine<'_> {
         if client.permitted >= self.limits.client_pages {
             return Err(Refused::PageQuota);
         }
-        let most = self.store.frames.len().saturating_sub(self.limits.reserve);
+        let most =
+            self.store.frames.len().saturating_sub(self.limits.reserve).saturating_sub(self.store.lost);
         if !self.store.is_permitted(frame) && self.store.permitted >= most {
             return Err(Refused::Memory);
         }

@@ -134,18 +134,7 @@ impl Engine<'_> {
     /// # Errors
     /// [`Bug`] where this was not being read.
     pub fn read_done(&mut self, read: &Read, outcome: Result<(), ReadFailed>) -> Result<(), Bug> {
-        let volume = read.volume.0;
-        for (page, frame) in (read.page..).zip(&read.frames) {
-            let row = self.store.frames.at(frame.0);
-            let matches = row.state == State::Reading && row.volume == volume && u64::from(row.page) == page;
-            if !matches {
-                self.bugs += 1;
-                return Err(Bug("read_done for frames that are not being read"));
-            }
-        }
-        if let Some(volume) = self.volumes.get_mut(usize::from(volume)) {
-            volume.reads = volume.reads.saturating_sub(1);
-        }
+        self.end(read)?;
         self.counters.read_errors += u64::from(outcome.is_err());
         for frame in &read.frames {
             let waited_for = self.store.frames.at(frame.0).holds > 0;
@@ -159,6 +148,39 @@ impl Engine<'_> {
                 Err(ReadFailed) => self.store.fail_read(frame.0),
             };
             self.ready.append(&mut self.requests, last);
+        }
+        Ok(())
+    }
+
+    /// A read will never be over, because its disk's backend went away and may still write to its frames: whoever waits hears
+    /// of an error, and the frames are never used again. They count as stale-pinned.
+    ///
+    /// # Errors
+    /// [`Bug`] where this was not being read.
+    pub fn read_lost(&mut self, read: &Read) -> Result<(), Bug> {
+        self.end(read)?;
+        self.counters.read_errors += 1;
+        for frame in &read.frames {
+            self.store.lose(frame.0);
+            let last = self.store.fail_read(frame.0);
+            self.ready.append(&mut self.requests, last);
+        }
+        Ok(())
+    }
+
+    /// A read is no longer under way.
+    fn end(&mut self, read: &Read) -> Result<(), Bug> {
+        let volume = read.volume.0;
+        for (page, frame) in (read.page..).zip(&read.frames) {
+            let row = self.store.frames.at(frame.0);
+            let matches = row.state == State::Reading && row.volume == volume && u64::from(row.page) == page;
+            if !matches {
+                self.bugs += 1;
+                return Err(Bug("the end of a read of frames that are not being read"));
+            }
+        }
+        if let Some(volume) = self.volumes.get_mut(usize::from(volume)) {
+            volume.reads = volume.reads.saturating_sub(1);
         }
         Ok(())
     }

@@ -343,6 +343,21 @@ impl Engine<'_> {
                 None => break,
             }
         }
+        // Where lost frames have used up the reserve and everything else is lent, nothing that ends will make room: an error is
+        // better than a wait for a client to let go of something.
+        while self.store.permitted.saturating_add(self.store.lost) >= self.store.frames.len()
+            && !self.starved.is_empty()
+            && out.room() >= STEP
+            && !self.reclaim(grants)
+        {
+            let Some(request) = self.starved.pop(&mut self.requests) else { break };
+            if self.rings.at(request / SLOTS).state == RingState::Open {
+                self.press(request / SLOTS, Refused::Memory, grants, out);
+                self.refuse(request, Status::ReadError, FaultResult::ReadError, out);
+            } else {
+                self.drop_request(request);
+            }
+        }
         // A starved request that cannot go on yet goes to the end of its queue; the others are not held up by it.
         for _ in 0..STEP {
             if out.room() < STEP || self.store.available() == 0 {

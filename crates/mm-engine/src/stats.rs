@@ -191,7 +191,7 @@ pub struct PageStates {
     pub frozen: u64,
     /// Part of overlays.
     pub dirty: u64,
-    /// Mapped only by clients that should have let go, as of the last scan.
+    /// Mapped only by clients that should have let go, as of the last scan; or lost to a disk's backend that went away.
     pub stale_pinned: u64,
     /// M1 itself: image, tables, rings, page tables.
     pub metadata: u64,

@@ -31,7 +31,7 @@ pub enum Class {
     Frozen,
     /// Part of an overlay.
     Dirty,
-    /// Mapped only by clients that should have let go of it.
+    /// Mapped only by clients that should have let go of it; or lost to a disk's backend that may still write there.
     StalePinned,
 }
 
@@ -81,6 +81,8 @@ const USED: u8 = 2;
 const PERMITTED: u8 = 4;
 /// This pass of the scan saw a mapping of a client that may have one.
 pub(crate) const SEEN_LIVE: u8 = 8;
+/// Somebody may still write to it, for ever.
+const LOST: u8 = 16;
 
 /// One reference's row: its place in the list of the frame that it permits, 8 bytes.
 #[derive(Clone, Copy, Debug)]
@@ -114,6 +116,8 @@ pub(crate) struct Store<'a> {
     pub(crate) permitted: u32,
     /// Frames that are being read.
     pub(crate) reading: u32,
+    /// Frames that will never be free again.
+    pub(crate) lost: u32,
     counts: [u32; 6],
 }
 
@@ -136,6 +140,7 @@ impl<'a> Store<'a> {
             idle: 0,
             permitted: 0,
             reading: 0,
+            lost: 0,
             counts: [0; 6],
         };
         for bucket in 0..store.buckets.len() {
@@ -250,6 +255,13 @@ impl<'a> Store<'a> {
         row.second = NIL;
         self.settle(frame);
         waiting
+    }
+
+    /// The frame of a read that is about to fail is never to be used again.
+    pub(crate) fn lose(&mut self, frame: u32) {
+        self.frames.at_mut(frame).flags |= LOST;
+        self.lost = self.lost.saturating_add(1);
+        self.set_class(frame, Class::StalePinned);
     }
 
     /// The read failed: the frame is free once nobody holds it. Gives the last waiting request.
@@ -388,7 +400,7 @@ impl<'a> Store<'a> {
         }
         match row.state {
             State::Resident if row.flags & (PERMITTED | IDLE) == 0 => self.idle_push(frame),
-            State::Failed => {
+            State::Failed if row.flags & LOST == 0 => {
                 *self.frames.at_mut(frame) =
                     FrameEntry { chain: self.free, class: row.class, ..FrameEntry::default() };
                 self.free = frame;

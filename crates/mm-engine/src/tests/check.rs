@@ -112,7 +112,10 @@ impl World {
                     assert!(!engine.store.is_permitted(frame), "a frame is lent while it is read");
                     assert_eq!(engine.store.find(row.volume, row.page), Some(frame));
                 }
-                State::Failed => assert!(row.holds > 0 && !engine.store.is_permitted(frame)),
+                State::Failed => {
+                    assert!(row.holds > 0 || self.lost.contains(&frame));
+                    assert!(!engine.store.is_permitted(frame));
+                }
                 State::Resident => {
                     assert_eq!(engine.store.find(row.volume, row.page), Some(frame));
                     let wanted = super::world::bytes(crate::VolumeId(row.volume), u64::from(row.page));
@@ -137,7 +140,9 @@ impl World {
             (idle, permitted, reading),
             (engine.store.idle, engine.store.permitted, engine.store.reading)
         );
+        let lost = u32::try_from(self.lost.len()).unwrap();
         assert!(permitted <= self.shape.frames - self.shape.limits.reserve);
+        assert_eq!(engine.store.lost, lost);
         use Class::{Clean, Dirty, Free, Frozen, Shared, StalePinned};
         let counts = [Free, Clean, Shared, Frozen, Dirty, StalePinned].map(|class| engine.store.count(class));
         assert_eq!(classes, counts);
@@ -211,8 +216,9 @@ impl World {
         assert_eq!((figures.clients, figures.rings, figures.permitted), (0, 0, 0));
         assert_eq!((figures.reading, figures.pages_shared, figures.pages_sharing), (0, 0, 0));
         assert_eq!(figures.references, figures.references_free);
-        assert_eq!((figures.pages.shared, figures.pages.stale_pinned), (0, 0));
-        assert_eq!(self.engine.frames_at_hand(), self.shape.frames);
+        let lost = u32::try_from(self.lost.len()).unwrap();
+        assert_eq!((figures.pages.shared, figures.pages.stale_pinned), (0, u64::from(lost)));
+        assert_eq!(self.engine.frames_at_hand(), self.shape.frames - lost);
         assert!(self.table.entries.iter().all(|entry| entry.permit.is_none() && entry.pins == 0));
     }
 }

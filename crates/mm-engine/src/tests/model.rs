@@ -20,6 +20,7 @@ pub(super) enum Step {
     EndRead { which: u8 },
     EndCopy { good: bool },
     Bad { volume: u8, page: u16 },
+    LoseRead,
     Disconnect { peer: u8 },
     Bury { ghost: u8 },
     Sweep { budget: u8 },
@@ -42,6 +43,7 @@ pub(super) fn step() -> impl Strategy<Value = Step> {
         3 => (p, r).prop_map(|(peer, ring)| Step::Obey { peer, ring }),
         10 => any::<u8>().prop_map(|which| Step::EndRead { which }),
         4 => any::<bool>().prop_map(|good| Step::EndCopy { good }),
+        1 => Just(Step::LoseRead),
         1 => (any::<u8>(), page).prop_map(|(volume, page)| Step::Bad { volume, page }),
         1 => p.prop_map(|peer| Step::Disconnect { peer }),
         1 => any::<u8>().prop_map(|ghost| Step::Bury { ghost }),
@@ -191,6 +193,9 @@ impl Run {
             Step::EndCopy { good } => {
                 self.world.end_copy(if good { Copied::Done } else { Copied::BadReference })
             }
+            // Not so many that nothing is left.
+            Step::LoseRead if self.world.lost.len() < 8 => self.world.lose_read(),
+            Step::LoseRead => {}
             Step::Bad { volume, page } => {
                 let volume = volume % 4;
                 self.world.bad.insert((u16::from(volume), u64::from(page) % VOLUMES[usize::from(volume)].0));

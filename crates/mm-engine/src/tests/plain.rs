@@ -168,6 +168,26 @@ fn a_page_that_cannot_be_read_is_an_error_of_its_own_and_may_be_tried_again() {
 }
 
 #[test]
+fn frames_that_a_disk_may_still_write_to_are_never_used_again() {
+    let mut shape = roomy();
+    (shape.frames, shape.limits.reserve, shape.limits.read_ahead) = (40, 4, 8);
+    let (mut world, volume) = world(shape);
+    let peer = client(&mut world, volume);
+    world.touch(peer, 0, 100);
+    assert_eq!(world.reads[0].frames.len(), 8);
+    world.lose_read();
+    world.settle();
+    assert_eq!(world.peers[peer].rings[0].outcomes, [0, 0, 1]);
+    assert_eq!(world.engine.page_states().stale_pinned, 8);
+    // The page itself can be had, elsewhere; and all else, in what is left.
+    touch(&mut world, peer, (100..140).chain(1000..1060));
+    assert_eq!(world.peers[peer].rings[0].outcomes, [28, 72, 1]);
+    world.engine.scan_all(&world.table);
+    assert_eq!(world.engine.page_states().stale_pinned, 8);
+    world.end();
+}
+
+#[test]
 fn beyond_the_end_there_is_nothing() {
     let (mut world, volume) = world(roomy());
     let (_, ring) = bare(&mut world, volume, 512);

@@ -178,6 +178,8 @@ pub(super) struct World {
     /// Domains that were disconnected, but live on with what they map.
     pub(super) ghosts: Vec<Peer>,
     pub(super) bad: BTreeSet<(u16, u64)>,
+    /// Frames that a disk's backend may write to for ever.
+    pub(super) lost: BTreeSet<u32>,
     pub(super) now: u64,
     pub(super) shape: Shape,
     places: BTreeMap<u16, (usize, usize)>,
@@ -220,6 +222,7 @@ impl World {
             peers: Vec::new(),
             ghosts: Vec::new(),
             bad: BTreeSet::new(),
+            lost: BTreeSet::new(),
             now: 1000,
             shape,
             places: BTreeMap::new(),
@@ -475,6 +478,14 @@ impl World {
                 Ok(())
             };
         self.engine.read_done(&read, outcome).unwrap();
+        self.advance();
+    }
+
+    /// A block read never ends.
+    pub(super) fn lose_read(&mut self) {
+        let Some(read) = self.reads.pop() else { return };
+        self.lost.extend(read.frames.iter().map(|frame| frame.0));
+        self.engine.read_lost(&read).unwrap();
         self.advance();
     }
 
