@@ -107,6 +107,7 @@ impl Session {
         let token = random_word()?;
         let seconds = limit.as_secs().max(1);
         self.io.set_write_timeout(Some(limit + GRACE))?;
+        let script = format!("{script}\n");
         let head = format!("RUN {token} {seconds} {} {}\n", script.len(), input.len());
         self.io.write_all(&[head.as_bytes(), script.as_bytes()].concat())?;
         self.io.write_all(input)?;

@@ -154,23 +154,13 @@ impl Dom0 {
         Ok(output.stdout)
     }
 
-    /// The host's port on 127.0.0.1 that leads to 10.0.2.50:80.
-    pub fn http_port(&self) -> u16 {
-        self.forwards[0].host
-    }
-
-    /// The host's port on 127.0.0.1 that leads to this address and port, if it was asked for.
-    pub fn forwarded(&self, address: [u8; 4], port: u16) -> Option<u16> {
-        self.forwards.iter().find(|f| f.address == address && f.port == port).map(|f| f.host)
-    }
-
     /// The terminal that [`Builder::terminal`] asked for: a stream with a shell at its other end.
     pub fn take_terminal(&mut self) -> Option<UnixStream> {
         self.terminal.take()
     }
 }
 
-/// A word for the shell.
-pub(crate) fn quote(word: &str) -> String {
+/// A word for dom0's shell, whatever it holds.
+pub fn quote(word: &str) -> String {
     format!("'{}'", word.replace('\'', "'\\''"))
 }

@@ -27,6 +27,7 @@ mod dom0;
 mod elf;
 mod guest;
 pub mod host;
+pub mod http;
 pub mod image;
 mod initramfs;
 mod linux_guest;
@@ -44,7 +45,8 @@ pub mod volume;
 
 pub use builder::{Builder, Xenstored};
 pub use channel::{Output, Stream};
-pub use dom0::Dom0;
+pub use dom0::{Dom0, quote};
 pub use guest::Guest;
+pub use http::Response;
 pub use linux_guest::{LinuxGuest, linux_guest};
 pub use shared::{Shared, Watched};

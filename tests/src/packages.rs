@@ -3,9 +3,7 @@
 //! Downloads are kept by name and version and their checksums are looked at again before each unpacking.
 //! What a set of names stands for is resolved once and remembered, so a second run asks nobody.
 
-use std::collections::hash_map::DefaultHasher;
 use std::fs;
-use std::hash::{Hash, Hasher};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -47,6 +45,10 @@ pub fn unpack(wanted: &[&str], follow: Follow) -> Result<Unpacked> {
         apt.update()?;
         apt.download(&missing, &debs)?;
     }
+    let packed = packages.iter().filter(|package| !unpacked.join(directory_name(package)).is_dir()).count();
+    if packed > 0 {
+        stage::say(format!("unpacking {packed} packages"));
+    }
     let mut result = Vec::with_capacity(packages.len());
     for package in packages {
         let directory = unpacked.join(directory_name(&package));
@@ -63,9 +65,8 @@ pub fn unpack(wanted: &[&str], follow: Follow) -> Result<Unpacked> {
 fn resolve_once(cache: &Path, wanted: &[&str], follow: Follow) -> Result<Vec<Package>> {
     let mut names = wanted.to_vec();
     names.sort_unstable();
-    let mut hasher = DefaultHasher::new();
-    (FORMAT, &names, format!("{follow:?}")).hash(&mut hasher);
-    let remembered = cache.join("sets").join(format!("{:016x}.json", hasher.finish()));
+    let question = format!("{FORMAT} {follow:?} {}", names.join(" "));
+    let remembered = cache.join("sets").join(format!("{}.json", &hex(&Sha256::digest(question))[..16]));
     if let Ok(text) = fs::read(&remembered)
         && let Ok(packages) = serde_json::from_slice(&text)
     {
@@ -99,14 +100,17 @@ pub fn sha256_of(path: &Path) -> Result<String> {
         }
         hasher.update(&buffer[..length]);
     }
-    Ok(hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(hex(&hasher.finalize()))
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Unpacks beside the target and renames, so that a half-unpacked package is never taken for a whole one.
 fn unpack_one(deb: &Path, directory: &Path) -> Result<()> {
     let parent = directory.parent().context("a cache directory has a parent")?;
     let partial = tempfile::Builder::new().prefix(".partial-").tempdir_in(parent)?;
-    stage::say(format!("unpacking {}", deb.file_name().unwrap_or_default().to_string_lossy()));
     output(Command::new("dpkg-deb").arg("-x").arg(deb).arg(partial.path()))?;
     fs::rename(partial.keep(), directory)?;
     Ok(())

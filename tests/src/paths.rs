@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
+use crate::stage;
+
 /// The workspace's root directory.
 pub fn workspace() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("."))
@@ -29,7 +31,10 @@ pub struct CacheLock {
 pub fn lock(name: &str) -> Result<CacheLock> {
     let path = testbed()?.join(format!("{name}.lock"));
     let file = File::create(&path).with_context(|| format!("cannot make {}", path.display()))?;
-    file.lock().with_context(|| format!("cannot lock {}", path.display()))?;
+    if file.try_lock().is_err() {
+        stage::say(format!("waiting for another run that is at work on the {name} cache"));
+        file.lock().with_context(|| format!("cannot lock {}", path.display()))?;
+    }
     Ok(CacheLock { _file: file })
 }
 

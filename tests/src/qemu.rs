@@ -143,8 +143,9 @@ impl Machine {
         command.args(["-kernel", "xen", "-append", &self.xen_arguments]);
         command.arg("-initrd").arg(format!("linux {},initramfs", self.linux_arguments.replace(',', ",,")));
 
-        // The first domU that asks slirp's DHCP server gets the address that the first forward leads to.
-        let mut network = "user,id=net,dhcpstart=10.0.2.50".to_owned();
+        // The first domU that asks slirp's DHCP server gets the address that the first forward leads to. Guests reach
+        // nothing outside of the machine.
+        let mut network = "user,id=net,restrict=on,dhcpstart=10.0.2.50".to_owned();
         for forward in &self.forwards {
             let [a, b, c, d] = forward.address;
             network.push_str(&format!(

@@ -1,7 +1,6 @@
 //! The testbed itself: that it boots, passes on what commands say, and runs guests that the host can reach.
 
 use std::io::{Read, Write};
-use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use m1_tests::{Dom0, Shared, Stream, linux_guest};
@@ -140,12 +139,9 @@ fn a_stock_guest_reads_a_disk_and_answers_the_host() {
     assert!(log.contains(ON_DISK), "{log}");
     assert!(log.contains("10.0.2.50"), "{log}");
 
-    let mut connection = TcpStream::connect(("127.0.0.1", dom0.http_port())).expect("QEMU listens");
-    connection.set_read_timeout(Some(Duration::from_secs(20))).expect("a time-out");
-    connection.write_all(b"GET / HTTP/1.0\r\n\r\n").expect("sent");
-    let mut answer = String::new();
-    connection.read_to_string(&mut answer).expect("an answer");
-    assert!(answer.contains(PAGE), "{answer}");
+    let answer = dom0.wait_http("/", Duration::from_secs(20)).expect("an answer");
+    assert_eq!(answer.status, 200);
+    assert_eq!(answer.body.trim(), PAGE);
 
     let domid = guest.domid();
     guest.destroy().expect("xl destroy");

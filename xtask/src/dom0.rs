@@ -70,7 +70,7 @@ pub(crate) struct Arguments {
     /// Keeps the machine running after the command, until Ctrl-C
     #[arg(long)]
     keep: bool,
-    /// A command for dom0's shell
+    /// A program with its arguments, or one word that is a script for dom0's shell
     #[arg(trailing_var_arg = true, required = true)]
     command: Vec<String>,
 }
@@ -81,7 +81,10 @@ pub(crate) fn run(arguments: Arguments) -> Result<ExitCode> {
         "          http://127.0.0.1:{}/ leads to 10.0.2.50:80, the first guest that asks DHCP",
         dom0.http_port()
     );
-    let script = arguments.command.join(" ");
+    let script = match arguments.command.as_slice() {
+        [script] => script.clone(),
+        words => words.iter().map(|word| m1_tests::quote(word)).collect::<Vec<_>>().join(" "),
+    };
     let result = dom0.stream(&script, &[], Duration::from_secs(arguments.limit), &mut pass_on);
     if !matches!(result, Ok(0)) {
         eprintln!("{}", dom0.diagnostics());
