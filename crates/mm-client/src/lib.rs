@@ -21,7 +21,9 @@ mod held;
 mod outstanding;
 #[cfg(test)]
 mod tests;
+mod words;
 
-pub use client::{AskError, Event, MapClient, OwnFigures, PageError, Retry, ServerFault, Settings};
+pub use client::MapClient;
 pub use health::Judgement;
 pub use held::{Lookup, Window};
+pub use words::{AskError, Event, OwnFigures, PageError, Retry, ServerFault, Settings};

@@ -49,7 +49,7 @@ pub struct Copy {
     pub reference: u32,
 }
 
-/// What came of a [`Copy`].
+/// What came of a [`struct@Copy`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Copied {
     /// The page is there.

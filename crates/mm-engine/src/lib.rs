@@ -21,11 +21,13 @@
     deny(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used, clippy::panic)
 )]
 
+mod answer;
 mod effect;
 mod engine;
 mod figures;
 mod ids;
 mod lend;
+mod links;
 mod queue;
 mod reads;
 mod revoke;
@@ -44,6 +46,7 @@ mod windows;
 pub use effect::{Copied, Copy, EFFECTS, Effect, Effects, Grants, InUse, READ_RUN, Read};
 pub use engine::{COPY_RANGES, Engine, GroupId, Limits, Refusal, Sharing, VOLUMES};
 pub use ids::{ClientId, FrameId, Reference, RequestId, RingId, VolumeId};
+pub use links::RefEntry;
 pub use reads::ReadFailed;
 pub use rings::{ClientEntry, ClientState, RequestEntry, RingEntry};
 pub use serve::{Bug, ClientFault};
@@ -52,5 +55,5 @@ pub use stats::{
     ClientFigures, ClientReport, Counters, FaultKind, FaultResult, Faults, Figures, Histogram, PageStates,
     Refusals, Refused,
 };
-pub use store::{Class, FrameEntry, RefEntry};
+pub use store::{Class, FrameEntry};
 pub use windows::WindowEntry;

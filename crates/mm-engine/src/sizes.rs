@@ -3,8 +3,9 @@
 use core::mem::size_of;
 
 use crate::engine::granule;
+use crate::links::RefEntry;
 use crate::rings::{ClientEntry, RequestEntry, RingEntry, SLOTS};
-use crate::store::{FrameEntry, RefEntry};
+use crate::store::FrameEntry;
 use crate::windows::WindowEntry;
 
 const _: () = assert!(size_of::<FrameEntry>() == 24);

@@ -1,6 +1,8 @@
 //! The engine against a world of clients, a grant table as Xen has it, and frames that carry bytes.
 
 mod check;
+mod clients;
+mod grants;
 mod hostile;
 mod model;
 mod plain;
