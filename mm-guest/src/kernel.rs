@@ -40,7 +40,7 @@ pub enum StartError {
 pub struct Figures {
     /// W: the program's private pages.
     pub written: u64,
-    /// R: shared pages mapped.
+    /// R: distinct shared pages mapped.
     pub mapped: u64,
     /// KAS and what else the machine counts.
     pub frames: FrameCount,
@@ -185,11 +185,18 @@ impl<M: Machine> Kernel<M> {
         if at != 0 {
             let now = self.memory.machine.monotonic();
             if now >= at {
-                let missed = if interval > 0 { (now - at) / interval + 1 } else { 0 };
-                self.process.alarm.0 = if interval > 0 { at + missed * interval } else { 0 };
+                let missed = (now - at).checked_div(interval).map(|missed| missed + 1);
+                self.process.alarm.0 = missed.map_or(0, |missed| at.saturating_add(missed * interval));
+                self.arm_alarm();
                 self.process.signals.send(Info::kernel(signal::number::ALRM));
             }
         }
+    }
+
+    /// Has the machine come back at the alarm's time.
+    pub(crate) fn arm_alarm(&mut self) {
+        let at = Some(self.process.alarm.0).filter(|at| *at != 0);
+        self.memory.machine.set_alarm(at);
     }
 
     /// Acts upon the next pending signal.
@@ -262,7 +269,8 @@ impl<M: Machine> Kernel<M> {
     /// Figures of now.
     #[must_use]
     pub fn figures(&self) -> Figures {
-        let (written, mapped) = self.memory.resident();
+        let (written, places) = self.memory.resident();
+        let mapped = self.memory.distinct_shared().unwrap_or(places);
         Figures { written, mapped, frames: self.memory.machine.frames(), faults: self.memory.counts }
     }
 

@@ -110,6 +110,15 @@ pub struct SharedMap {
     pub exec: bool,
 }
 
+/// A shared page and where it is mapped.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct SharedPage {
+    /// Where.
+    pub page: UserPage,
+    /// Which.
+    pub volume: VolumePage,
+}
+
 /// Pages of memory, for `/proc/meminfo` and the figures.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct FrameCount {
@@ -154,9 +163,12 @@ pub trait Machine {
     ///
     /// # Errors
     /// Gives the frame back where the hypervisor refused.
-    fn replace_shared(&mut self, page: UserPage, frame: Self::Frame, prot: Prot) -> Result<(), Self::Frame>;
-    /// Unmaps pages, present or not; private frames are released.
+    fn replace_shared(&mut self, page: SharedPage, frame: Self::Frame, prot: Prot)
+    -> Result<(), Self::Frame>;
+    /// Unmaps private pages, at most 64, and releases their frames.
     fn unmap(&mut self, pages: &[UserPage]);
+    /// Unmaps shared pages, at most 64.
+    fn unmap_shared(&mut self, pages: &[SharedPage]);
     /// Unmaps one private page and gives its frame.
     fn take(&mut self, page: UserPage) -> Option<Self::Frame>;
     /// Changes what present private pages allow.
@@ -175,7 +187,7 @@ pub trait Machine {
     fn write_user(&mut self, address: u64, from: &[u8]) -> Result<(), NotThere>;
 
     /// Whether a reference to this page is held.
-    fn holds(&self, page: VolumePage) -> bool;
+    fn holds(&mut self, page: VolumePage) -> bool;
     /// Gets a reference to this page, from M1 where none is held; `wanted` pages from there would be of use. Waits, but
     /// not for ever.
     ///
@@ -185,8 +197,12 @@ pub trait Machine {
     /// Copies a page of the volume into a frame, by whatever way there is.
     ///
     /// # Errors
-    /// [`VolumeError`].
-    fn copy_volume(&mut self, page: VolumePage, to: &Self::Frame) -> Result<(), VolumeError>;
+    /// [`VolumeError`], with the frame unless M1 may still write to it.
+    fn copy_volume(
+        &mut self,
+        page: VolumePage,
+        to: Self::Frame,
+    ) -> Result<Self::Frame, (Option<Self::Frame>, VolumeError)>;
     /// Reads bytes of a page of the volume for the kernel itself.
     ///
     /// # Errors
@@ -209,6 +225,8 @@ pub trait Machine {
     fn monotonic(&self) -> u64;
     /// Nanoseconds since 1970.
     fn realtime(&self) -> u64;
+    /// Ends [`Machine::run`] with [`Exit::Event`] at that moment (monotonic), or not any more.
+    fn set_alarm(&mut self, at: Option<u64>);
     /// Sleeps until the deadline (monotonic), console input, or anything else that happens.
     fn wait(&mut self, deadline: Option<u64>);
     /// Fresh seed material, and whether the processor's own generator contributed.
@@ -221,5 +239,5 @@ pub trait Machine {
     /// Takes what was typed, without waiting.
     fn console_read(&mut self, to: &mut [u8]) -> usize;
     /// Whether something was typed.
-    fn console_ready(&self) -> bool;
+    fn console_ready(&mut self) -> bool;
 }

@@ -46,5 +46,5 @@ pub(crate) fn round_down(bytes: u64) -> u64 {
 pub(crate) fn pages(address: u64, length: u64) -> Option<Range<u64>> {
     let end = address.checked_add(round_up(length))?;
     let fits = address.is_multiple_of(PAGE_SIZE) && length > 0 && end <= USER_END;
-    fits.then(|| address / PAGE_SIZE..end / PAGE_SIZE)
+    fits.then_some(address / PAGE_SIZE..end / PAGE_SIZE)
 }

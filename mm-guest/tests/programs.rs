@@ -1,6 +1,8 @@
 //! Real programs of Debian on the kernel, on the host: a traced process stands for the machine, and what they print is
 //! compared with what Linux has them print. The same programs run on real Xen in the scenarios.
 
+#![expect(clippy::cast_possible_truncation, reason = "times and exception numbers fit")]
+
 mod traced;
 
 use std::fs::File;

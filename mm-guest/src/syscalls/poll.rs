@@ -25,12 +25,12 @@ enum Patience {
 
 impl<M: Machine> Kernel<M> {
     /// What a descriptor is ready for.
-    fn readiness(&self, fd: u64) -> u16 {
+    fn readiness(&mut self, fd: u64) -> u16 {
+        let typed = self.memory.machine.console_ready();
         let Ok(description) = self.files.get(fd) else { return NVAL };
         let both = IN | READ_NORMAL | OUT | WRITE_NORMAL;
         match &description.object {
             object if Self::is_console(object) => {
-                let typed = self.memory.machine.console_ready();
                 OUT | WRITE_NORMAL | if typed { IN | READ_NORMAL } else { 0 }
             }
             Object::PipeReader(pipe) => self.files.pipe(*pipe).map_or(HUP, |pipe| {

@@ -146,10 +146,7 @@ impl<M: Machine> Kernel<M> {
 
     /// To itself: its number, its group, or everybody but itself (which is nobody).
     pub(super) fn sys_kill(&mut self, pid: i32, signal: u64) -> SysResult {
-        if !matches!(pid, 0 | 1 | -1) {
-            return Err(Errno::SRCH);
-        }
-        if pid == -1 {
+        if !matches!(pid, 0 | 1) {
             return Err(Errno::SRCH);
         }
         self.send(signal, false)

@@ -105,6 +105,7 @@ impl<M: Machine> Kernel<M> {
     fn set_alarm(&mut self, after: u64, interval: u64) {
         let at = if after == 0 { 0 } else { self.memory.machine.monotonic().saturating_add(after) };
         self.process.alarm = (at, interval);
+        self.arm_alarm();
     }
 
     pub(super) fn sys_alarm(&mut self, seconds: u64) -> SysResult {

@@ -4,7 +4,7 @@ use super::resident::Presence;
 use super::vma::{Backing, StoreId, Vma};
 use super::{BATCH, FaultCounts, Memory, STACK_LIMIT, STACK_TOP};
 use crate::errno::Errno;
-use crate::machine::{Lent, Machine, SharedMap, VolumeError};
+use crate::machine::{Lent, Machine, SharedMap, SharedPage, VolumeError};
 use crate::page::{PAGE_SIZE, USER_END, UserPage, VolumePage};
 
 /// How the program touched memory.
@@ -80,6 +80,12 @@ pub(crate) fn decide(vma: Option<&Vma>, page: u64, now: Presence, access: Access
     }
 }
 
+/// What a shared page in this mapping shows.
+pub(super) fn shared_page(vma: &Vma, page: u64) -> Option<SharedPage> {
+    let Backing::Volume { volume, .. } = vma.backing else { return None };
+    Some(SharedPage { page: UserPage(page), volume: VolumePage(volume + page - vma.start) })
+}
+
 impl<M: Machine> Memory<M> {
     /// Serves a fault of the program, or of the kernel on its behalf.
     pub(crate) fn fault(&mut self, address: u64, access: Access) -> Result<(), Fault> {
@@ -140,10 +146,7 @@ impl<M: Machine> Memory<M> {
             return Err(Fault::Forbidden);
         }
         match now {
-            Presence::Shared => {
-                self.machine.unmap(&[UserPage(page)]);
-                self.resident.set(page, Presence::Absent);
-            }
+            Presence::Shared => self.drop_pages(page..page + 1),
             _ => self.machine.protect(&[UserPage(page)], vma.rights.prot()),
         }
         Ok(())
@@ -205,7 +208,7 @@ impl<M: Machine> Memory<M> {
             // All lie in one 2 MiB region with `page`, or their region is prepared here.
             if done {
                 if self.resident.prepare(want.page.0).is_err() {
-                    self.machine.unmap(&[want.page]);
+                    self.machine.unmap_shared(&[SharedPage { page: want.page, volume: want.volume }]);
                     continue;
                 }
                 self.resident.set(want.page.0, Presence::Shared);
@@ -217,22 +220,26 @@ impl<M: Machine> Memory<M> {
 
     fn copy_in(&mut self, vma: &Vma, page: u64, volume: VolumePage) -> Result<(), Fault> {
         let frame = self.machine.allocate().map_err(|_| Fault::NoMemory)?;
-        if let Err(error) = self.machine.copy_volume(volume, &frame) {
-            self.machine.release(frame);
-            return Err(match error {
-                VolumeError::OutOfFrames => Fault::NoMemory,
-                error => Fault::Volume(error),
-            });
-        }
+        let frame = match self.machine.copy_volume(volume, frame) {
+            Ok(frame) => frame,
+            Err((frame, error)) => {
+                frame.into_iter().for_each(|frame| self.machine.release(frame));
+                return Err(match error {
+                    VolumeError::OutOfFrames => Fault::NoMemory,
+                    error => Fault::Volume(error),
+                });
+            }
+        };
         self.counts.copied += 1;
         self.put_private(vma, page, frame)
     }
 
     /// The program writes to a page that it shares: from now on it has its own.
     fn break_shared(&mut self, vma: &Vma, page: u64) -> Result<(), Fault> {
+        let shared = shared_page(vma, page).ok_or(Fault::NotMapped)?;
         let frame = self.machine.allocate().map_err(|_| Fault::NoMemory)?;
-        self.machine.copy_page(UserPage(page), &frame);
-        match self.machine.replace_shared(UserPage(page), frame, vma.rights.prot()) {
+        self.machine.copy_page(shared.page, &frame);
+        match self.machine.replace_shared(shared, frame, vma.rights.prot()) {
             Ok(()) => {
                 self.resident.set(page, Presence::Private);
                 self.counts.cow += 1;

@@ -161,10 +161,7 @@ impl<M: Machine> Memory<M> {
                     private[count] = UserPage(page);
                     count += 1;
                 }
-                _ if rights.none() || rights.exec() => {
-                    self.machine.unmap(&[UserPage(page)]);
-                    self.resident.set(page, Presence::Absent);
-                }
+                _ if rights.none() || rights.exec() => self.drop_pages(page..page + 1),
                 _ => {}
             }
             if count == BATCH {

@@ -17,7 +17,7 @@ pub(crate) use vma::{Backing, NameId, Rights, StoreId, Vma, VmaSet};
 
 use self::resident::{Presence, Resident};
 use crate::errno::Errno;
-use crate::machine::Machine;
+use crate::machine::{Machine, SharedPage};
 use crate::page::{PAGE_SIZE, UserPage, VolumePage};
 
 /// Highest page number of mappings that the kernel places: below the stack and its growth.
@@ -50,6 +50,35 @@ pub struct FaultCounts {
     pub refused: u64,
 }
 
+/// Up to [`BATCH`] values to be worked on together.
+struct Batch<T> {
+    values: [T; BATCH],
+    count: usize,
+}
+
+impl<T: Copy> Batch<T> {
+    fn new(filler: T) -> Self {
+        Self { values: [filler; BATCH], count: 0 }
+    }
+
+    fn is_full(&self) -> bool {
+        self.count == BATCH
+    }
+
+    fn push(&mut self, value: T) {
+        self.values[self.count] = value;
+        self.count += 1;
+    }
+
+    fn taken(&self) -> &[T] {
+        &self.values[..self.count]
+    }
+
+    fn clear(&mut self) {
+        self.count = 0;
+    }
+}
+
 /// The memory of the one program, over the machine that holds it.
 pub(crate) struct Memory<M: Machine> {
     pub(crate) machine: M,
@@ -80,7 +109,26 @@ impl<M: Machine> Memory<M> {
         }
     }
 
-    /// Private pages present (W) and shared pages mapped (R).
+    /// Distinct pages of the volume that are mapped: a page that two mappings show counts once. `None` where there is no
+    /// memory to count.
+    pub(crate) fn distinct_shared(&self) -> Option<u64> {
+        let mut pages = alloc::vec::Vec::new();
+        pages.try_reserve_exact(self.resident.counts().1 as usize).ok()?;
+        for vma in self.vmas.iter().filter(|vma| matches!(vma.backing, Backing::Volume { .. })) {
+            let mut at = vma.start;
+            while let Some(page) = self.resident.next(at..vma.end) {
+                at = page + 1;
+                if self.resident.get(page) == Presence::Shared {
+                    pages.extend(fault::shared_page(vma, page).map(|shared| shared.volume));
+                }
+            }
+        }
+        pages.sort_unstable();
+        pages.dedup();
+        Some(pages.len() as u64)
+    }
+
+    /// Private pages present, and places where a shared page is mapped.
     pub(crate) fn resident(&self) -> (u64, u64) {
         let (private, shared) = self.resident.counts();
         (private + self.store.frames_held(), shared)
@@ -92,28 +140,32 @@ impl<M: Machine> Memory<M> {
     }
 
     /// Forgets what is present in the range: private pages are freed, shared ones unmapped, pages of shared files go
-    /// home to their file. The mappings stay.
+    /// home to their file. The mappings stay, and are still those under which the pages were mapped.
     pub(crate) fn drop_pages(&mut self, range: Range<u64>) {
-        let mut batch = [UserPage(0); BATCH];
+        let mut private = Batch::new(UserPage(0));
+        let mut shared = Batch::new(SharedPage { page: UserPage(0), volume: VolumePage(0) });
         let mut from = range.start;
         loop {
-            let mut count = 0;
-            while count < BATCH
-                && let Some(page) = self.resident.next(from..range.end)
-            {
-                from = page + 1;
-                if !self.send_home(page) {
-                    batch[count] = UserPage(page);
-                    count += 1;
-                }
+            let next = self.resident.next(from..range.end);
+            if private.is_full() || next.is_none() {
+                self.machine.unmap(private.taken());
+                private.clear();
             }
-            if count == 0 {
-                return;
+            if shared.is_full() || next.is_none() {
+                self.machine.unmap_shared(shared.taken());
+                shared.clear();
             }
-            self.machine.unmap(&batch[..count]);
-            for page in &batch[..count] {
-                self.resident.set(page.0, Presence::Absent);
+            let Some(page) = next else { return };
+            from = page + 1;
+            if self.send_home(page) {
+                continue;
             }
+            let of = self.vmas.find(page).and_then(|vma| fault::shared_page(vma, page));
+            match (self.resident.get(page), of) {
+                (Presence::Shared, Some(of)) => shared.push(of),
+                _ => private.push(UserPage(page)),
+            }
+            self.resident.set(page, Presence::Absent);
         }
     }
 
@@ -149,8 +201,7 @@ impl<M: Machine> Memory<M> {
             {
                 page = found + 1;
                 if self.resident.get(found) == Presence::Shared {
-                    self.machine.unmap(&[UserPage(found)]);
-                    self.resident.set(found, Presence::Absent);
+                    self.drop_pages(found..found + 1);
                 }
             }
         }

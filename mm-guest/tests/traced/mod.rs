@@ -11,7 +11,7 @@ use std::os::unix::fs::FileExt;
 use std::time::{Duration, Instant, SystemTime};
 
 use mm_guest::{
-    Exit, FrameCount, Lent, Machine, NotThere, OutOfFrames, Prot, Registers, SharedMap, UserPage,
+    Exit, FrameCount, Lent, Machine, NotThere, OutOfFrames, Prot, Registers, SharedMap, SharedPage, UserPage,
     VolumeError, VolumePage,
 };
 
@@ -160,21 +160,29 @@ impl Machine for Traced {
         }
     }
 
-    fn replace_shared(&mut self, page: UserPage, frame: Frame, prot: Prot) -> Result<(), Frame> {
+    fn replace_shared(&mut self, shared: SharedPage, frame: Frame, prot: Prot) -> Result<(), Frame> {
+        let page = shared.page;
         let before = self.mapped.insert(page.0, Mapped::Private(frame.0, prot));
-        assert!(matches!(before, Some(Mapped::Shared(_))), "what is replaced was shared");
+        assert!(
+            matches!(before, Some(Mapped::Shared(of)) if of == shared.volume),
+            "what is replaced was shared"
+        );
         self.tracee.map_memory(page.address(), frame.0, Self::bits(prot));
         Ok(())
     }
 
     fn unmap(&mut self, pages: &[UserPage]) {
         for page in pages {
-            match self.mapped.remove(&page.0) {
-                None => continue,
-                Some(Mapped::Private(number, _)) => self.release(Frame(number)),
-                Some(Mapped::Shared(_)) => {}
-            }
-            self.tracee.unmap(page.address());
+            let frame = self.take(*page).expect("only private pages are unmapped so");
+            self.release(frame);
+        }
+    }
+
+    fn unmap_shared(&mut self, pages: &[SharedPage]) {
+        for shared in pages {
+            let before = self.mapped.remove(&shared.page.0);
+            assert!(matches!(before, Some(Mapped::Shared(of)) if of == shared.volume), "{shared:?}");
+            self.tracee.unmap(shared.page.address());
         }
     }
 
@@ -227,7 +235,7 @@ impl Machine for Traced {
         }
     }
 
-    fn holds(&self, page: VolumePage) -> bool {
+    fn holds(&mut self, page: VolumePage) -> bool {
         self.held.contains(&page.0)
     }
 
@@ -243,10 +251,14 @@ impl Machine for Traced {
         Ok(Lent::Held)
     }
 
-    fn copy_volume(&mut self, page: VolumePage, to: &Frame) -> Result<(), VolumeError> {
-        let bytes = self.page_of(page)?;
-        self.write_frame(to, 0, &bytes);
-        Ok(())
+    fn copy_volume(&mut self, page: VolumePage, to: Frame) -> Result<Frame, (Option<Frame>, VolumeError)> {
+        match self.page_of(page) {
+            Ok(bytes) => {
+                self.write_frame(&to, 0, &bytes);
+                Ok(to)
+            }
+            Err(error) => Err((Some(to), error)),
+        }
     }
 
     fn read_volume(&mut self, page: VolumePage, offset: usize, to: &mut [u8]) -> Result<(), VolumeError> {
@@ -282,6 +294,11 @@ impl Machine for Traced {
         SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_nanos() as u64
     }
 
+    fn set_alarm(&mut self, at: Option<u64>) {
+        let after = at.map(|at| Duration::from_nanos(at.saturating_sub(self.monotonic())));
+        self.tracee.interrupt_after(after);
+    }
+
     fn wait(&mut self, deadline: Option<u64>) {
         assert!(Instant::now() < self.deadline, "the program waits too long");
         let left = deadline.map_or(u64::MAX, |deadline| deadline.saturating_sub(self.monotonic()));
@@ -308,7 +325,7 @@ impl Machine for Traced {
         length
     }
 
-    fn console_ready(&self) -> bool {
+    fn console_ready(&mut self) -> bool {
         !self.input.is_empty()
     }
 }

@@ -4,6 +4,9 @@ use std::fs::{self, File};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use mm_guest::{Exit, Registers};
 use nix::libc::{self, user_regs_struct};
@@ -42,10 +45,13 @@ pub(super) struct Tracee {
     template: user_regs_struct,
     memory: u64,
     image: u64,
+    /// Raised with each change of the alarm, so that an older one does nothing.
+    alarms: Arc<AtomicU64>,
 }
 
 impl Drop for Tracee {
     fn drop(&mut self) {
+        self.alarms.fetch_add(1, Ordering::SeqCst);
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -69,12 +75,15 @@ impl Tracee {
         let pid = Pid::from_raw(child.id() as i32);
         // It has to have started its own program before it is emptied.
         let started = (0..1000).any(|_| {
-            std::thread::sleep(std::time::Duration::from_millis(1));
+            std::thread::sleep(Duration::from_millis(1));
             let call = fs::read_to_string(format!("/proc/{pid}/syscall")).unwrap_or_default();
             call.starts_with("230 ") || call.starts_with("35 ")
         });
         assert!(started, "sleep does not sleep");
+        let mut child = child;
         if ptrace::attach(pid).is_err() {
+            let _ = child.kill();
+            let _ = child.wait();
             return None;
         }
         stopped(pid);
@@ -82,7 +91,7 @@ impl Tracee {
         let mem = File::options().read(true).write(true).open(format!("/proc/{pid}/mem")).unwrap();
         let mut template = ptrace::getregs(pid).unwrap();
         template.orig_rax = u64::MAX;
-        let mut tracee = Self { child, pid, mem, template, memory: 0, image: 0 };
+        let mut tracee = Self { child, pid, mem, template, memory: 0, image: 0, alarms: Arc::default() };
         tracee.empty();
         tracee.memory = tracee.open(memory);
         tracee.image = tracee.open(image);
@@ -204,10 +213,7 @@ impl Tracee {
         let status = loop {
             ptrace::sysemu(self.pid, signal).unwrap();
             match stopped(self.pid) {
-                WaitStatus::Stopped(_, other @ (Signal::SIGSTOP | Signal::SIGCONT)) => {
-                    let _ = other;
-                    signal = None;
-                }
+                WaitStatus::Stopped(_, Signal::SIGCONT) => signal = None,
                 status => break status,
             }
         };
@@ -239,9 +245,24 @@ impl Tracee {
                 r.rax = regs.orig_rax;
                 Exit::Syscall
             }
+            // What `interrupt_after` sends.
+            WaitStatus::Stopped(_, Signal::SIGSTOP) => Exit::Event,
             WaitStatus::Stopped(_, signal) => self.exception(signal),
             other => panic!("the traced process: {other:?}"),
         }
+    }
+
+    /// Stops the program some time from now, instead of when this was last asked for.
+    pub(super) fn interrupt_after(&mut self, after: Option<Duration>) {
+        self.alarms.fetch_add(1, Ordering::SeqCst);
+        let Some(after) = after else { return };
+        let (pid, alarms, mine) = (self.pid, self.alarms.clone(), self.alarms.load(Ordering::SeqCst));
+        std::thread::spawn(move || {
+            std::thread::sleep(after);
+            if alarms.load(Ordering::SeqCst) == mine {
+                let _ = nix::sys::signal::kill(pid, Signal::SIGSTOP);
+            }
+        });
     }
 
     /// What the processor said. The host tells its handlers only, so the signal is let through to one, which does not

@@ -1,0 +1,25 @@
+//! The kernel's heap: one piece of memory, set aside at boot.
+//!
+//! What a program makes the kernel keep is taken fallibly (`try_reserve`); small things of a call's length are not, and
+//! the heap is large enough for those beside whatever else is in it, or the kernel stops with a message.
+
+use core::mem::MaybeUninit;
+
+use linked_list_allocator::LockedHeap;
+use xen_rt::BootMemory;
+
+#[global_allocator]
+static HEAP: LockedHeap = LockedHeap::empty();
+
+/// Least and most pages.
+const PAGES: core::ops::RangeInclusive<usize> = 64..=512;
+/// One page of heap for so many of the domain's.
+const SHARE: usize = 64;
+
+/// Sets the heap up; gives its pages, or `None` where there is no room.
+pub(crate) fn start(memory: &mut BootMemory) -> Option<usize> {
+    let pages = (memory.free_pages() / SHARE).clamp(*PAGES.start(), *PAGES.end());
+    let bytes = memory.slice_with(pages * mm_proto::PAGE_SIZE, |_| MaybeUninit::uninit())?;
+    HEAP.lock().init_from_slice(bytes);
+    Some(pages)
+}

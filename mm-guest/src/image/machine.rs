@@ -1,0 +1,491 @@
+//! The real machine: Xen below, M1 beside.
+
+use mm_guest::{
+    Exit, FrameCount, Lent, Machine, NotThere, OutOfFrames, Prot, Registers, SharedMap, SharedPage, UserPage,
+    VolumeError, VolumePage,
+};
+use xen::{Clock, Events, GrantRef, GrantStatus, Hypervisor, Port, Virq};
+use xen_rt::Boot;
+use xen_rt::user::{self, Frame, FramePool, Unmapped, UserContext, UserSpace};
+
+use crate::link::{Link, What};
+use crate::store::Store;
+use crate::trace::Trace;
+
+/// Frames kept beside the reserve before any go back to Xen, and how many stay when they do.
+const SLACK: usize = 192;
+const KEPT: usize = 96;
+/// Pages of one batch of [`Machine`]'s calls.
+const BATCH: usize = 64;
+/// How long the console may take nothing before what is written is dropped.
+const CONSOLE_NS: u64 = 5_000_000_000;
+/// Longest sleep between two looks at M1 and at the clock.
+const LOOK_NS: u64 = 1_000_000_000;
+
+/// The machine.
+pub(crate) struct Xen {
+    hypervisor: &'static (dyn Hypervisor + Sync),
+    events: Events,
+    clock: Clock,
+    console: xen::console::Console,
+    timer: Option<Port>,
+    alarm: Option<u64>,
+    pub(crate) store: Store,
+    pub(crate) link: Link,
+    pool: FramePool,
+    space: UserSpace,
+    context: UserContext,
+    typed: heapless::Deque<u8, 1024>,
+    /// Something came for the link.
+    called: bool,
+    /// A run that M1 wants back, taken with an answer.
+    revoked: Option<(VolumePage, u64)>,
+    pub(crate) trace: Trace,
+    pub(crate) fault_trace: bool,
+    ceiling: u64,
+    seed: [u8; 32],
+}
+
+fn prot(prot: Prot) -> user::Prot {
+    match prot {
+        Prot::None => user::Prot::None,
+        Prot::Read => user::Prot::Read,
+        Prot::ReadWrite => user::Prot::ReadWrite,
+        Prot::ReadExec => user::Prot::ReadExec,
+        Prot::ReadWriteExec => user::Prot::ReadWriteExec,
+    }
+}
+
+/// A page of the kernel's own numbering as one of `xen-rt`'s: the kernel never names one beyond the program's half.
+fn page(page: UserPage) -> user::UserPage {
+    user::UserPage::try_new(page.address()).expect("a page of the program's half")
+}
+
+impl Xen {
+    /// Connects to M1 and sets up an empty address space; `reserve` frames are the kernel's.
+    pub(crate) fn new(mut boot: Boot, mut store: Store, reserve: usize, window: u32) -> Result<Self, What> {
+        let link = Link::connect(&mut boot, &mut store, window)?;
+        let failed = |what: &str| What::from(what);
+        let seed = seed(&boot, &mut store);
+        let frames = boot.memory.free_pages();
+        let pool = FramePool::new(&mut boot.memory, frames, reserve);
+        let mut pool = pool.ok_or_else(|| failed("not enough memory for the reserve"))?;
+        let space = UserSpace::new(&mut pool).map_err(|_| failed("no page tables for the program"))?;
+        let timer = boot.hypervisor.evtchn_bind_virq(Virq::Timer).ok();
+        for port in timer.into_iter().chain(boot.console.port()) {
+            boot.events.unmask(port);
+        }
+        let (_, ceiling) = boot.hypervisor.memory_reservation().unwrap_or_default();
+        let mut xen = Self {
+            hypervisor: boot.hypervisor,
+            events: boot.events,
+            clock: boot.clock,
+            console: boot.console,
+            timer,
+            alarm: None,
+            store,
+            link,
+            pool,
+            space,
+            context: UserContext::new(0, 0),
+            typed: heapless::Deque::new(),
+            called: false,
+            revoked: None,
+            trace: Trace::default(),
+            fault_trace: false,
+            ceiling,
+            seed,
+        };
+        xen.give_back(KEPT);
+        Ok(xen)
+    }
+
+    /// Gives frames back to Xen that nobody needs now; `keep` stay beside the reserve.
+    pub(crate) fn give_back(&mut self, keep: usize) {
+        let spare = self.pool.available().saturating_sub(self.pool.reserve() + keep);
+        self.pool.give_back(spare);
+    }
+
+    /// Takes what is pending: input to its buffer, the rest as marks.
+    fn take_events(&mut self) {
+        for port in self.events.take_pending() {
+            self.called |= port == self.link.port;
+        }
+        self.take_input();
+    }
+
+    fn take_input(&mut self) {
+        let mut bytes = [0; 64];
+        while self.typed.capacity() - self.typed.len() >= bytes.len() {
+            let length = self.console.read(&mut bytes);
+            if length == 0 {
+                break;
+            }
+            for byte in &bytes[..length] {
+                let _ = self.typed.push_back(*byte);
+            }
+        }
+    }
+
+    /// Sleeps on all that can happen, but not longer than until `deadline`.
+    fn sleep(&mut self, deadline: u64) {
+        let mut ports: heapless::Vec<Port, 4> = heapless::Vec::new();
+        let wanted = [Some(self.link.port), self.console.port(), self.timer, Some(self.store.port())];
+        ports.extend(wanted.into_iter().flatten());
+        if !self.link.look_again() {
+            let _ = self.hypervisor.sched_poll(&ports, Some(deadline));
+        }
+        self.called = true;
+        self.take_events();
+    }
+}
+
+impl Machine for Xen {
+    type Frame = Frame;
+
+    fn allocate(&mut self) -> Result<Frame, OutOfFrames> {
+        let frame = self.pool.alloc().map_err(|_| OutOfFrames)?;
+        frame.zero();
+        Ok(frame)
+    }
+
+    fn release(&mut self, frame: Frame) {
+        self.pool.free(frame);
+        if self.pool.available() > self.pool.reserve() + SLACK {
+            self.give_back(KEPT);
+        }
+    }
+
+    fn frames(&self) -> FrameCount {
+        let (current, _) = self.hypervisor.memory_reservation().unwrap_or_default();
+        let free = self.pool.available() as u64;
+        let program = self.space.private_pages() as u64;
+        FrameCount {
+            ceiling: self.ceiling,
+            available: (free + self.pool.given_back() as u64).saturating_sub(self.pool.reserve() as u64),
+            kernel: current.saturating_sub(free + program),
+            populate_failed: self.pool.counters().populate_failures,
+        }
+    }
+
+    fn read_frame(&self, frame: &Frame, offset: usize, to: &mut [u8]) {
+        let inside = frame.words().read(offset, to);
+        debug_assert!(inside, "a part of a frame");
+    }
+
+    fn write_frame(&mut self, frame: &Frame, offset: usize, from: &[u8]) {
+        let inside = frame.words().write(offset, from);
+        debug_assert!(inside, "a part of a frame");
+    }
+
+    fn map_private(&mut self, at: UserPage, frame: Frame, wanted: Prot) -> Result<(), Frame> {
+        self.space.map_private(&mut self.pool, page(at), frame, prot(wanted)).map_err(|(frame, error)| {
+            log::warn!("{:#x} cannot be mapped: {error:?}", at.address());
+            frame
+        })
+    }
+
+    fn map_shared(&mut self, wants: &[SharedMap], done: &mut [bool]) {
+        let empty = user::SharedMap {
+            page: page(UserPage(0)),
+            owner: self.link.owner,
+            reference: GrantRef(0),
+            prot: user::Prot::Read,
+        };
+        let mut maps = [empty; BATCH];
+        let mut from = [0; BATCH];
+        let mut count = 0;
+        for (index, want) in wants.iter().enumerate().take(BATCH) {
+            if let Some(reference) = self.link.lookup(want.volume) {
+                let prot = if want.exec { user::Prot::ReadExec } else { user::Prot::Read };
+                maps[count] = user::SharedMap { page: page(want.page), reference, prot, ..empty };
+                from[count] = index;
+                count += 1;
+            }
+        }
+        let mut statuses = [GrantStatus::GENERAL_ERROR; BATCH];
+        self.space.map_shared(&mut self.pool, &maps[..count], &mut statuses[..count]);
+        for (index, status) in from[..count].iter().zip(statuses) {
+            done[*index] = status.is_okay();
+            if status.is_okay() {
+                self.link.mapped(wants[*index].volume);
+            } else if *index == 0 {
+                // That M1 took back a neighbour is found out when that is needed itself.
+                log::debug!("page {} cannot be mapped: {status:?}", wants[0].volume.0);
+                self.link.map_failed(wants[0].volume);
+            }
+        }
+        self.trace.mapped(self.clock.now_ns());
+    }
+
+    fn replace_shared(&mut self, shared: SharedPage, frame: Frame, wanted: Prot) -> Result<(), Frame> {
+        let replaced = self.space.replace_shared(page(shared.page), frame, prot(wanted));
+        self.link.unmapped(shared.volume);
+        replaced.map(drop).map_err(|(frame, error)| {
+            log::warn!("{:#x} cannot be replaced: {error:?}", shared.page.address());
+            frame
+        })
+    }
+
+    fn unmap(&mut self, pages: &[UserPage]) {
+        let mut list: heapless::Vec<user::UserPage, BATCH> = heapless::Vec::new();
+        list.extend(pages.iter().map(|at| page(*at)));
+        let Self { space, pool, .. } = self;
+        space.unmap(&list, &mut |_, found| {
+            if let Unmapped::Private(frame) = found {
+                pool.free(frame);
+            }
+        });
+        if self.pool.available() > self.pool.reserve() + SLACK {
+            self.give_back(KEPT);
+        }
+    }
+
+    fn unmap_shared(&mut self, pages: &[SharedPage]) {
+        let mut list: heapless::Vec<user::UserPage, BATCH> = heapless::Vec::new();
+        list.extend(pages.iter().map(|shared| page(shared.page)));
+        self.space.unmap(&list, &mut |at, found| {
+            if !matches!(found, Unmapped::Shared(_)) {
+                log::error!("{:#x} should be shared: {found:?}", at.address());
+            }
+        });
+        for shared in pages {
+            self.link.unmapped(shared.volume);
+        }
+    }
+
+    fn take(&mut self, at: UserPage) -> Option<Frame> {
+        let mut taken = None;
+        self.space.unmap(&[page(at)], &mut |_, found| {
+            if let Unmapped::Private(frame) = found {
+                taken = Some(frame);
+            }
+        });
+        taken
+    }
+
+    fn protect(&mut self, pages: &[UserPage], wanted: Prot) {
+        for at in pages {
+            if let Err(error) = self.space.protect(page(*at), prot(wanted)) {
+                log::error!("{:#x} cannot be protected: {error:?}", at.address());
+            }
+        }
+    }
+
+    fn copy_page(&mut self, from: UserPage, to: &Frame) {
+        if self.space.copy_page(page(from), to).is_err() {
+            log::error!("{:#x} cannot be copied", from.address());
+        }
+    }
+
+    fn read_user(&self, address: u64, to: &mut [u8]) -> Result<(), NotThere> {
+        self.space.read(address, to).map_err(|missing| NotThere { address: missing.va })
+    }
+
+    fn write_user(&mut self, address: u64, from: &[u8]) -> Result<(), NotThere> {
+        self.space.write(address, from).map_err(|missing| NotThere { address: missing.va })
+    }
+
+    fn holds(&mut self, page: VolumePage) -> bool {
+        self.link.lookup(page).is_some()
+    }
+
+    fn lend(&mut self, page: VolumePage, wanted: u32) -> Result<Lent, VolumeError> {
+        let lent = self.link.lend(page, wanted);
+        if let Some((page, pushed, timing, now)) = self.link.trip.take() {
+            self.trace.answered(page, pushed, timing, now);
+        }
+        lent
+    }
+
+    fn copy_volume(&mut self, page: VolumePage, to: Frame) -> Result<Frame, (Option<Frame>, VolumeError)> {
+        match self.link.copy(page, to.words(), to.mfn()) {
+            Ok(()) => Ok(to),
+            Err((error, false)) => Err((Some(to), error)),
+            Err((error, true)) => {
+                // It stays out of the pool for good.
+                log::error!("M1 keeps a frame of ours: {to:?}");
+                Err((None, error))
+            }
+        }
+    }
+
+    fn read_volume(&mut self, page: VolumePage, offset: usize, to: &mut [u8]) -> Result<(), VolumeError> {
+        self.link.read(page, offset, to)
+    }
+
+    fn revoked(&mut self) -> Option<(VolumePage, u64)> {
+        if let Some(revoked) = self.revoked.take().or_else(|| self.link.take_revoke()) {
+            return Some(revoked);
+        }
+        if !core::mem::take(&mut self.called) {
+            return None;
+        }
+        self.link.service()
+    }
+
+    fn revoke_done(&mut self, _page: VolumePage, _count: u64) {
+        self.link.revoke_done();
+        self.called = true;
+    }
+
+    fn run(&mut self, registers: &mut Registers) -> Exit {
+        let r = *registers;
+        self.context.regs = user::Registers {
+            rax: r.rax,
+            rbx: r.rbx,
+            rcx: r.rcx,
+            rdx: r.rdx,
+            rsi: r.rsi,
+            rdi: r.rdi,
+            rbp: r.rbp,
+            rsp: r.rsp,
+            r8: r.r8,
+            r9: r.r9,
+            r10: r.r10,
+            r11: r.r11,
+            r12: r.r12,
+            r13: r.r13,
+            r14: r.r14,
+            r15: r.r15,
+            rip: r.rip,
+            rflags: r.rflags,
+        };
+        (self.context.fs_base, self.context.gs_base) = (r.fs_base, r.gs_base);
+        if let Some(fault) = self.trace.resume(self.clock.now_ns())
+            && self.fault_trace
+        {
+            self.console_write(alloc::format!("mm-guest: {fault}\n").as_bytes());
+        }
+        let exit = self.context.run(&self.space);
+        self.trace.trap(self.clock.now_ns());
+        let r = self.context.regs;
+        *registers = Registers {
+            rax: r.rax,
+            rbx: r.rbx,
+            rcx: r.rcx,
+            rdx: r.rdx,
+            rsi: r.rsi,
+            rdi: r.rdi,
+            rbp: r.rbp,
+            rsp: r.rsp,
+            r8: r.r8,
+            r9: r.r9,
+            r10: r.r10,
+            r11: r.r11,
+            r12: r.r12,
+            r13: r.r13,
+            r14: r.r14,
+            r15: r.r15,
+            rip: r.rip,
+            rflags: r.rflags,
+            fs_base: self.context.fs_base,
+            gs_base: self.context.gs_base,
+        };
+        match exit {
+            user::Exit::Syscall => Exit::Syscall,
+            user::Exit::PageFault { va, write, fetch, .. } => Exit::PageFault { address: va, write, fetch },
+            user::Exit::Exception { vector, code } => {
+                Exit::Exception { vector, code: u32::try_from(code).unwrap_or(u32::MAX) }
+            }
+            user::Exit::Event => {
+                self.take_events();
+                Exit::Event
+            }
+        }
+    }
+
+    fn fpu(&self) -> [u8; 512] {
+        self.context.fx
+    }
+
+    fn set_fpu(&mut self, image: &[u8; 512]) {
+        self.context.fx = *image;
+    }
+
+    fn monotonic(&self) -> u64 {
+        self.clock.now_ns()
+    }
+
+    fn realtime(&self) -> u64 {
+        self.clock.unix_ns()
+    }
+
+    fn set_alarm(&mut self, at: Option<u64>) {
+        self.alarm = at;
+        let _ = self.hypervisor.set_timer(at);
+    }
+
+    fn wait(&mut self, deadline: Option<u64>) {
+        let look = self.clock.now_ns().saturating_add(LOOK_NS);
+        self.sleep(deadline.unwrap_or(look).min(look));
+    }
+
+    fn seed(&mut self) -> ([u8; 32], bool) {
+        (core::mem::take(&mut self.seed), false)
+    }
+
+    fn hwcap(&self) -> u64 {
+        u64::from(core::arch::x86_64::__cpuid(1).edx)
+    }
+
+    fn console_write(&mut self, bytes: &[u8]) {
+        let mut rest = bytes;
+        let mut until = self.clock.now_ns().saturating_add(CONSOLE_NS);
+        while !rest.is_empty() {
+            let written = self.console.write_some(rest);
+            rest = &rest[written..];
+            let now = self.clock.now_ns();
+            if written > 0 {
+                until = now.saturating_add(CONSOLE_NS);
+            } else if now >= until {
+                return;
+            } else if let Some(port) = self.console.port() {
+                let _ = self.hypervisor.sched_poll(&[port], Some(now.saturating_add(LOOK_NS / 10)));
+                self.events.clear(port);
+                self.take_input();
+            }
+        }
+    }
+
+    fn console_read(&mut self, to: &mut [u8]) -> usize {
+        self.take_input();
+        let mut length = 0;
+        while length < to.len()
+            && let Some(byte) = self.typed.pop_front()
+        {
+            to[length] = byte;
+            length += 1;
+        }
+        length
+    }
+
+    fn console_ready(&mut self) -> bool {
+        self.take_input();
+        !self.typed.is_empty()
+    }
+}
+
+/// What differs from domain to domain and from start to start: identifiers, clocks, and how long reading them takes.
+fn seed(boot: &Boot, store: &mut Store) -> [u8; 32] {
+    let mut seed = [0; 32];
+    let mut at = 0;
+    let mut mix = |bytes: &[u8]| {
+        for byte in bytes {
+            // FNV-1a over the whole, one lane for each place.
+            seed[at % 32] = (seed[at % 32] ^ byte).wrapping_mul(0x93).rotate_left(3);
+            seed[(at + 1) % 32] ^= seed[at % 32];
+            at += 1;
+        }
+    };
+    if let Some(uuid) = store.read("vm") {
+        mix(uuid.as_bytes());
+    }
+    mix(&boot.domid.0.to_le_bytes());
+    mix(&boot.clock.unix_ns().to_le_bytes());
+    for _ in 0..256 {
+        mix(&boot.clock.now_ns().to_le_bytes());
+        mix(&xen::clock::tsc().to_le_bytes());
+    }
+    seed
+}

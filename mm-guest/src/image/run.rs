@@ -1,0 +1,118 @@
+//! From boot to shutdown.
+
+use alloc::string::String;
+use core::fmt::Write;
+
+use mm_client::OwnFigures;
+use mm_guest::{End, Figures, Kernel, Machine, Options};
+use xen::ShutdownReason;
+use xen_rt::Boot;
+
+use crate::heap;
+use crate::machine::Xen;
+use crate::store::Store;
+
+/// Where the way that the program ended is written, in the domain's own directory.
+const STATUS: &str = "data/exit-status";
+/// How often the toolstack's wish is looked for while the domain is held.
+const HOLD_NS: u64 = 1_000_000_000;
+
+/// The image's main function.
+pub(crate) fn main(mut boot: Boot) -> ! {
+    if heap::start(&mut boot.memory).is_none() {
+        log::error!("not enough memory for a heap");
+        xen_rt::shutdown(ShutdownReason::Crash);
+    }
+    let Some(store) = Store::new(&boot) else {
+        log::error!("there is no xenstore");
+        xen_rt::shutdown(ShutdownReason::Crash);
+    };
+    let options = Options::parse(boot.cmdline.as_bytes());
+    let (hold, fault_trace) = (options.hold, options.fault_trace);
+    let reserve = usize::try_from(options.reserve).unwrap_or(usize::MAX);
+    let mut xen = match Xen::new(boot, store, reserve, options.window) {
+        Ok(xen) => xen,
+        Err(what) => {
+            log::error!("{what}");
+            xen_rt::shutdown(ShutdownReason::Crash);
+        }
+    };
+    xen.fault_trace = fault_trace;
+    let status = match Kernel::start(xen, options) {
+        Ok(mut kernel) => run(&mut kernel, hold),
+        Err((mut xen, error)) => {
+            let status = alloc::format!("not started: {error:?}");
+            say(&mut xen, format_args!("{status}"));
+            write_status(&mut xen, &status);
+            ShutdownReason::Crash
+        }
+    };
+    xen_rt::shutdown(status)
+}
+
+fn run(kernel: &mut Kernel<Xen>, hold: bool) -> ShutdownReason {
+    let end = kernel.run();
+    let status = match end {
+        End::Exited(code) => alloc::format!("exited {code}"),
+        End::Killed(signal) => alloc::format!("signal {signal}"),
+    };
+    kernel.machine().link.forget_own();
+    let figures = kernel.figures();
+    let xen = kernel.machine();
+    let faults: alloc::vec::Vec<_> = xen.trace.kept().collect();
+    for fault in faults {
+        say(xen, format_args!("{fault}"));
+    }
+    let asked = xen.link.asked();
+    say(xen, format_args!("{} asked={asked}", Statistics(&figures)));
+    say(xen, format_args!("{status}"));
+    xen.link.report(OwnFigures {
+        written: figures.written,
+        kernel: figures.frames.kernel,
+        mapped: figures.mapped,
+        local_faults: figures.faults.local,
+        cow_breaks: figures.faults.cow,
+    });
+    write_status(xen, &status);
+    if hold {
+        xen.give_back(0);
+        while kernel.machine().store.read("control/shutdown").is_none_or(|wish| wish.is_empty()) {
+            let soon = kernel.machine().monotonic().saturating_add(HOLD_NS);
+            kernel.idle(Some(soon));
+        }
+    }
+    kernel.finish();
+    ShutdownReason::Poweroff
+}
+
+fn write_status(xen: &mut Xen, status: &str) {
+    if let Err(error) = xen.store.write(STATUS, status.as_bytes()) {
+        log::warn!("{STATUS}: {error}");
+    }
+}
+
+fn say(xen: &mut Xen, text: core::fmt::Arguments<'_>) {
+    let mut line = String::new();
+    let _ = writeln!(line, "mm-guest: {text}");
+    xen.console_write(line.as_bytes());
+}
+
+struct Statistics<'a>(&'a Figures);
+
+impl core::fmt::Display for Statistics<'_> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        let Figures { written, mapped, frames, faults } = self.0;
+        write!(
+            f,
+            "R={mapped} W={written} KAS={} faults local={} map={} copy={} cow={} populate_failed={} zero={} total={}",
+            frames.kernel,
+            faults.local,
+            faults.mapped,
+            faults.copied,
+            faults.cow,
+            frames.populate_failed,
+            faults.zero,
+            faults.total
+        )
+    }
+}

@@ -1,0 +1,67 @@
+//! Xenstore, one call at a time, each with a limit.
+
+use xen_rt::Boot;
+use xenstore::{Blocking, CallError, Connection, Pause, Transaction};
+
+/// Patience with xenstored, and with M1's handshake through it.
+const PATIENCE_NS: u64 = 20_000_000_000;
+/// Longest sleep between two looks.
+const LOOK_NS: u64 = 100_000_000;
+
+/// The connection.
+pub(crate) struct Store {
+    connection: Connection,
+    port: xen::Port,
+    events: xen::Events,
+    clock: xen::Clock,
+    hypervisor: &'static (dyn xen::Hypervisor + Sync),
+}
+
+impl Store {
+    /// Opens it; `None` in a domain that has none.
+    pub(crate) fn new(boot: &Boot) -> Option<Self> {
+        let page = boot.xenstore?;
+        boot.events.unmask(page.port);
+        Some(Self {
+            connection: Connection::new(page.page),
+            port: page.port,
+            events: boot.events,
+            clock: boot.clock,
+            hypervisor: boot.hypervisor,
+        })
+    }
+
+    /// Makes calls.
+    pub(crate) fn with<R>(&mut self, work: impl FnOnce(&mut Blocking<'_>) -> R) -> R {
+        let Self { connection, port, events, clock, hypervisor } = self;
+        let deadline = clock.now_ns() + PATIENCE_NS;
+        let mut wait = |pause| match pause {
+            Pause::Notify => hypervisor.evtchn_send(*port).is_ok(),
+            Pause::Sleep => {
+                let soon = clock.now_ns() + LOOK_NS;
+                let _ = hypervisor.sched_poll(&[*port], Some(soon));
+                events.clear(*port);
+                clock.now_ns() < deadline
+            }
+        };
+        work(&mut Blocking::new(connection, &mut wait))
+    }
+
+    /// Sets a node below the domain's own directory.
+    pub(crate) fn write(&mut self, node: &str, value: &[u8]) -> Result<(), CallError> {
+        self.with(|calls| calls.write(Transaction::NONE, node, value))
+    }
+
+    /// A node's text below the domain's own directory; `None` where there is none.
+    pub(crate) fn read(&mut self, node: &str) -> Option<heapless::String<80>> {
+        self.with(|calls| {
+            let value = calls.read(Transaction::NONE, node).ok()?;
+            heapless::String::try_from(core::str::from_utf8(value).ok()?).ok()
+        })
+    }
+
+    /// The event channel, for those who sleep on it.
+    pub(crate) fn port(&self) -> xen::Port {
+        self.port
+    }
+}

@@ -1,0 +1,20 @@
+//! The client kernel's image: the machine under `mm_guest::Kernel`, and what surrounds a program's run.
+#![no_std]
+#![no_main]
+
+extern crate alloc;
+
+#[path = "image/heap.rs"]
+mod heap;
+#[path = "image/link.rs"]
+mod link;
+#[path = "image/machine.rs"]
+mod machine;
+#[path = "image/run.rs"]
+mod run;
+#[path = "image/store.rs"]
+mod store;
+#[path = "image/trace.rs"]
+mod trace;
+
+xen_rt::entry!(run::main);
