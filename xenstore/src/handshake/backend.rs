@@ -21,7 +21,7 @@ pub enum BackendStep {
     Close,
     /// Write state 6, then remove the device's backend directory: the toolstack waits for both.
     CloseAndRemove,
-    /// The directory is gone and nothing is held: forget the device.
+    /// The device is gone and nothing is held: forget it. What is in its directory now, if anything, is another.
     Forget,
 }
 
@@ -79,6 +79,18 @@ impl Backend {
         matches!(self.phase, Phase::Offered | Phase::Connected | Phase::Releasing)
     }
 
+    /// Whether our state node says something other than 1, if it is still the one that we wrote.
+    #[must_use]
+    pub fn published(&self) -> bool {
+        self.holds() || matches!(self.phase, Phase::Released | Phase::Closed)
+    }
+
+    /// Whether the owner does not serve the device.
+    #[must_use]
+    pub fn is_refused(&self) -> bool {
+        self.phase == Phase::Refused
+    }
+
     /// Whether nothing may be observed now, because the owner has not answered yet.
     #[must_use]
     pub fn waits_for_owner(&self) -> bool {
@@ -94,10 +106,12 @@ impl Backend {
                 (Phase::Releasing, BackendStep::Release { announce: false })
             }
             (_, Observed { present: false, .. }) => (Phase::Removed, BackendStep::Forget),
+            // Another device has taken its place already: `xl block-attach` right after the detach.
+            (Phase::Removed, Observed { online: true, .. }) => (Phase::Removed, BackendStep::Forget),
 
             // Nobody holds anything: the toolstack need not wait for the frontend.
             (
-                Phase::New | Phase::Refused | Phase::Released | Phase::Closed,
+                Phase::New | Phase::Refused | Phase::Released | Phase::Closed | Phase::Removed,
                 Observed { online: false, .. },
             ) => (Phase::Removed, BackendStep::CloseAndRemove),
             // The frontend never came: nor here.

@@ -183,6 +183,8 @@ fn offline_means_remove_as_soon_as_nothing_is_held() {
     assert_eq!(connected().observe(offline(None)), RELEASE);
     let mut machine = closed();
     let _ = machine.observe(offline(Some(S::Closed)));
+    assert_eq!(machine.observe(offline(Some(S::Closed))), B::CloseAndRemove, "it was not removed after all");
+    assert_eq!(machine.clone().observe(seen(Some(S::Initialising))), B::Forget, "another is in its place");
     assert_eq!(machine.observe(Observed { present: false, online: false, frontend: None }), B::Forget);
 }
 

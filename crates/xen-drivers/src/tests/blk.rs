@@ -63,6 +63,25 @@ impl Disk {
         }
     }
 
+    /// A little of [`Self::run`]: whoever acts next acts in the middle of what the others are doing.
+    pub(crate) fn step(&mut self, which: u8) {
+        let machine = &mut self.machine;
+        match which % 3 {
+            0 => {
+                machine.server.run();
+            }
+            1 => {
+                if let Some(incoming) = machine.connection.poll().expect("an honest xenstored") {
+                    self.driver.on_message(&incoming.message);
+                }
+            }
+            _ => {
+                self.driver.advance(&mut machine.connection.client, machine.now);
+                machine.connection.flush().expect("an honest xenstored");
+            }
+        }
+    }
+
     /// blkback's part of connecting.
     pub(crate) fn connect(&mut self) {
         self.run();

@@ -60,7 +60,9 @@ enum Act {
     Answer,
     Pin,
     State(u8),
+    Unpin,
     Later,
+    Rest,
 }
 
 fn act() -> impl Strategy<Value = Act> {
@@ -70,7 +72,9 @@ fn act() -> impl Strategy<Value = Act> {
         4 => Just(Act::Answer),
         1 => Just(Act::Pin),
         1 => (0_u8..9).prop_map(Act::State),
+        2 => Just(Act::Unpin),
         2 => Just(Act::Later),
+        3 => Just(Act::Rest),
     ]
 }
 
@@ -80,7 +84,7 @@ proptest! {
     /// Whatever a backend writes into ring and xenstore: no panic, every request ends exactly once, and a page is never
     /// handed back while its grant stands.
     #[test]
-    fn every_request_ends_once(acts in prop::collection::vec(act(), 1..60)) {
+    fn every_request_ends_once(acts in prop::collection::vec((act(), prop::collection::vec(0_u8..3, 0..9)), 1..60)) {
         let mut disk = Disk::connected(64);
         let pages = frames(11);
         let mut open = std::collections::BTreeSet::new();
@@ -93,7 +97,7 @@ proptest! {
                 assert!(count <= 64, "bounded");
             }
         };
-        for act in acts {
+        for (act, steps) in acts {
             match act {
                 Act::Read(sector, count) => {
                     token += 1;
@@ -113,9 +117,13 @@ proptest! {
                     }
                 }
                 Act::State(state) => disk.machine.set_back("state", &state.to_string()),
+                Act::Unpin => disk.machine.unpin_all(),
                 Act::Later => disk.machine.now += RECLAIM_NS / 2,
+                Act::Rest => disk.run(),
             }
-            disk.run();
+            for which in steps {
+                disk.step(which);
+            }
             check(&mut disk, &mut open);
             prop_assert_eq!(disk.driver.outstanding(), open.len());
         }

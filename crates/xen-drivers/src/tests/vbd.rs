@@ -211,6 +211,64 @@ fn a_directory_that_vanishes_is_forgotten_after_the_release() {
 }
 
 #[test]
+fn a_device_that_is_made_anew_in_the_same_place_is_another() {
+    let mut world = World::new(Flavour::Ocaml, 4);
+    let old = world.connected(7);
+    world.server.get_mut().remove(&World::back(7, ""));
+    world.server.get_mut().remove(&format!("/local/domain/7/device/vbd/{XVDA}"));
+    world.server.get_mut().add_vbd(M1, 7, XVDA, "secret", "w");
+    assert_eq!(world.run_long(), [Event::Closing(old)]);
+    world.backend.closed(old);
+    let events = world.run_long();
+    let [Event::Gone(gone), Event::Offered { device, info }] = events[..] else { panic!("{events:?}") };
+    assert_eq!((gone, info.params.as_str(), info.read_only), (old, "secret", false));
+    assert_ne!(device, old);
+    world.backend.accept(old, GrantRef(1), Port(2), GrantRef(3));
+    assert_eq!(
+        (world.run_long(), world.get(7, "map-port")),
+        (vec![], None),
+        "that name means nothing any more"
+    );
+}
+
+#[test]
+fn a_device_that_was_removed_and_attached_at_once_is_another() {
+    let mut world = World::new(Flavour::Ocaml, 4);
+    let old = world.connected(7);
+    world.server.get_mut().detach_vbd(M1, 7, XVDA, true);
+    assert_eq!(world.run(), [Event::Closing(old)]);
+    world.backend.closed(old);
+    assert_eq!(world.run(), []);
+    world.now += REMOVE_AFTER_NS;
+    // The removal reaches xenstored, and libxl attaches before we have its answer.
+    world.step(2);
+    world.step(0);
+    assert_eq!(world.state(7), None);
+    world.server.get_mut().add_vbd(M1, 7, XVDA, "next", "r");
+    let events = world.run();
+    assert!(
+        matches!(events[..], [Event::Gone(gone), Event::Offered { info, .. }] if gone == old && info.params.as_str() == "next")
+    );
+}
+
+#[test]
+fn a_refused_device_is_offered_again_only_as_something_else() {
+    let mut world = World::new(Flavour::Ocaml, 4);
+    world.create(7, "nosuch");
+    let device = world.offered();
+    world.backend.refuse(device, "no");
+    assert_eq!(world.run_long(), []);
+    world.backend.recheck();
+    assert_eq!(world.run_long(), []);
+    world.server.get_mut().set(&World::back(7, "/params"), "debian");
+    assert_eq!(world.offered(), device);
+    assert_eq!(
+        world.backend.info(device).map(|info| info.params.as_str().to_owned()).as_deref(),
+        Some("debian")
+    );
+}
+
+#[test]
 fn an_abandoned_client_is_closed_and_may_only_come_back_by_the_front_door() {
     let mut world = World::new(Flavour::Ocaml, 4);
     let device = world.connected(7);

@@ -18,6 +18,8 @@ enum Act {
     Answer(bool),
     Abandon(u16),
     Wait,
+    /// All comes to rest.
+    Rest,
 }
 
 fn act() -> impl Strategy<Value = Act> {
@@ -30,6 +32,7 @@ fn act() -> impl Strategy<Value = Act> {
         8 => prop::bool::weighted(0.8).prop_map(Act::Answer),
         1 => client.prop_map(Act::Abandon),
         4 => Just(Act::Wait),
+        3 => Just(Act::Rest),
     ]
 }
 
@@ -99,10 +102,10 @@ impl Owner {
 
 proptest! {
     #[test]
-    fn any_order_ends_with_nothing_left(ocaml: bool, acts in prop::collection::vec(act(), 0..60)) {
+    fn any_order_ends_with_nothing_left(ocaml: bool, acts in prop::collection::vec((act(), prop::collection::vec(0_u8..4, 0..12)), 0..60)) {
         let mut world = World::new(if ocaml { Flavour::Ocaml } else { Flavour::C }, 8);
         let mut owner = Owner::default();
-        for act in acts {
+        for (act, steps) in acts {
             match act {
                 Act::Create(client) => {
                     if world.state(client).is_none() {
@@ -133,10 +136,35 @@ proptest! {
                         world.now = deadline;
                     }
                 }
+                Act::Rest => {
+                    for event in world.run() {
+                        owner.hear(event);
+                    }
+                }
             }
-            for event in world.run() {
+            for event in steps.into_iter().filter_map(|which| world.step(which)) {
                 owner.hear(event);
             }
+        }
+        // Whatever went before, a new device is offered.
+        for event in world.run_long() {
+            owner.hear(event);
+        }
+        let fresh: Vec<u16> = (10..14).filter(|client| world.state(*client).is_none()).collect();
+        for client in &fresh {
+            world.create(*client, "new");
+        }
+        for event in world.run_long() {
+            owner.hear(event);
+        }
+        for _ in 0..3 {
+            owner.answer(&mut world, true);
+            for event in world.run_long() {
+                owner.hear(event);
+            }
+        }
+        for client in &fresh {
+            prop_assert_eq!(world.state(*client), Some("2".to_owned()));
         }
         for client in 10..14 {
             if world.state(client).is_some() {

@@ -74,6 +74,27 @@ impl World {
         unreachable!("asserted above")
     }
 
+    /// A little of [`Self::run`]: xenstored takes what was sent, or M1 takes one message, hears of one thing, or asks. Whoever acts
+    /// next acts in the middle of what the others are doing.
+    pub(crate) fn step(&mut self, which: u8) -> Option<Event> {
+        match which % 4 {
+            0 => {
+                self.server.get_mut().run();
+            }
+            1 => {
+                if let Some(incoming) = self.connection.poll().expect("an honest xenstored") {
+                    self.backend.on_message(&incoming.message);
+                }
+            }
+            2 => {
+                self.backend.advance(&mut self.connection.client, self.now);
+                self.connection.flush().expect("an honest xenstored");
+            }
+            _ => return self.backend.next_event(),
+        }
+        None
+    }
+
     /// [`Self::run`] until nothing is held back by time either.
     pub(crate) fn run_long(&mut self) -> Vec<Event> {
         let mut events = self.run();

@@ -13,8 +13,6 @@ pub struct Slot {
     pub(super) used: bool,
     pub(super) generation: u16,
     pub(super) info: Info,
-    /// The toolstack's nodes have been read and make sense.
-    verified: bool,
     /// The owner has heard of this device.
     pub(super) known: bool,
     machine: Backend,
@@ -23,6 +21,8 @@ pub struct Slot {
     /// What is read next, or being read.
     look: Option<Field>,
     online: bool,
+    /// The device is gone, and another is in its place.
+    pub(super) replaced: bool,
     writes: [Option<Write>; WRITES],
     /// When the first of `writes` may go, at the earliest.
     hold_until: u64,
@@ -36,7 +36,7 @@ pub struct Slot {
 /// Nodes and states that can wait to be written: what is published, two states, and a removal.
 const WRITES: usize = 8;
 
-/// Nodes in the order in which they are read. The first four only once.
+/// Nodes in the order in which they are read; the first four only while nothing is held for the device.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Field {
     FrontendId,
@@ -72,12 +72,12 @@ impl Slot {
         used: false,
         generation: 0,
         info: Info { domain: DomId(0), devid: 0, params: Text::EMPTY, read_only: true },
-        verified: false,
         known: false,
         machine: Backend::new(),
         dirty: false,
         look: None,
         online: false,
+        replaced: false,
         writes: [None; WRITES],
         hold_until: 0,
         awaiting: None,
@@ -95,8 +95,14 @@ impl Slot {
         };
     }
 
+    /// Forgets the device. If another is in its place, or may be, that is the slot's from now on.
     pub(super) fn close(&mut self) {
+        let Info { domain, devid, .. } = self.info;
+        let replaced = self.replaced || self.dirty;
         *self = Self { generation: self.generation, ..Self::EMPTY };
+        if replaced {
+            self.open(domain, devid);
+        }
     }
 
     /// Whether [`Self::ask`] would have something to ask now.
@@ -133,7 +139,7 @@ impl Slot {
                 client.rm(none, &path(format_args!("backend/vbd/{domain}/{devid}")).map_err(too_long)?)
             }
             None => {
-                let first = if self.verified { Field::State } else { Field::FrontendId };
+                let first = if self.machine.holds() { Field::State } else { Field::FrontendId };
                 let field = self.look.unwrap_or(first);
                 if self.look.is_none() {
                     self.dirty = false;
@@ -198,7 +204,8 @@ impl Slot {
         }
         let value = outcome.unwrap_or_default();
         match field {
-            Field::FrontendId | Field::State if missing => {
+            // Gone, or not complete yet: then an event follows that makes us learn of it again.
+            Field::FrontendId | Field::Frontend | Field::Params | Field::Mode | Field::State if missing => {
                 self.observe(Observed { present: false, online: false, frontend: None });
                 None
             }
@@ -212,15 +219,23 @@ impl Slot {
             }
             Field::Params => match Text::new(value) {
                 Some(params) => {
+                    self.reconsider(params != self.info.params);
                     self.info.params = params;
                     Some(Field::Mode)
                 }
                 None => self.unusable(Unusable::Params),
             },
             Field::Mode => {
-                self.info.read_only = value != b"w";
-                self.verified = true;
+                let read_only = value != b"w";
+                self.reconsider(read_only != self.info.read_only);
+                self.info.read_only = read_only;
                 Some(Field::State)
+            }
+            Field::State if self.machine.published() && value == b"1" => {
+                // We wrote more than that: the toolstack has made the device anew, perhaps as something else.
+                self.observe(Observed { present: false, online: false, frontend: None });
+                self.replaced = true;
+                None
             }
             Field::State => Some(Field::Online),
             Field::Online => {
@@ -237,11 +252,18 @@ impl Slot {
 
     /// The toolstack's nodes make no sense: never served, but removed when it asks for that.
     fn unusable(&mut self, why: Unusable) -> Option<Field> {
-        self.verified = true;
-        self.machine.refused();
-        self.event = Some(Pending::Unusable(why));
-        self.dirty = true;
-        None
+        if !self.machine.is_refused() {
+            self.machine.refused();
+            self.event = Some(Pending::Unusable(why));
+        }
+        Some(Field::State)
+    }
+
+    /// What was refused as something else is offered again.
+    fn reconsider(&mut self, changed: bool) {
+        if changed && self.machine.is_refused() {
+            self.machine = Backend::new();
+        }
     }
 
     fn observe(&mut self, seen: Observed) {
@@ -266,7 +288,10 @@ impl Slot {
                 self.write(Write::State(XenbusState::Closed));
                 self.write(Write::Remove);
             }
-            BackendStep::Forget => self.event = Some(Pending::Gone),
+            BackendStep::Forget => {
+                self.replaced |= seen.present;
+                self.event = Some(Pending::Gone);
+            }
         }
     }
 
