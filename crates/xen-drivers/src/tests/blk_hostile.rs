@@ -53,6 +53,22 @@ fn an_answer_given_twice_is_a_lie() {
     assert_eq!(disk.driver.faults(), 1);
 }
 
+#[test]
+fn a_lie_in_the_middle_of_a_look_at_xenstore_closes_all_the_same() {
+    for steps in [&[2][..], &[2, 0], &[2, 0, 1]] {
+        let mut disk = Disk::connected(64);
+        disk.driver.recheck();
+        for step in steps {
+            disk.step(*step);
+        }
+        disk.ring_page.words.store(2, 2);
+        assert_eq!(disk.completions(), []);
+        assert_eq!(disk.driver.faults(), 1);
+        disk.run();
+        assert_eq!(disk.machine.front_state(), "6", "after {steps:?}");
+    }
+}
+
 #[derive(Clone, Debug)]
 enum Act {
     Read(u64, usize),

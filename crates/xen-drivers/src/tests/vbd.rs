@@ -252,6 +252,38 @@ fn a_device_that_was_removed_and_attached_at_once_is_another() {
 }
 
 #[test]
+fn an_owner_that_looks_late_misses_nothing() {
+    let mut world = World::new(Flavour::Ocaml, 4);
+    let old = world.connected(7);
+    world.server.get_mut().remove(&World::back(7, ""));
+    world.run_without_owner();
+    assert_eq!(world.step(3), Some(Event::Closing(old)));
+    world.backend.closed(old);
+    world.run_without_owner();
+    // It is gone, the owner does not know that yet, and there is another already.
+    world.server.get_mut().add_vbd(M1, 7, XVDA, "next", "r");
+    world.run_without_owner();
+    assert_eq!(world.step(3), Some(Event::Gone(old)));
+    world.run_without_owner();
+    assert!(matches!(world.step(3), Some(Event::Offered { info, .. }) if info.params.as_str() == "next"));
+}
+
+#[test]
+fn abandoning_in_the_middle_of_a_look_is_written_all_the_same() {
+    for steps in [&[2][..], &[2, 0], &[2, 0, 1], &[2, 0, 1, 2], &[2, 0, 1, 2, 0]] {
+        let mut world = World::new(Flavour::Ocaml, 4);
+        let device = world.connected(7);
+        world.backend.recheck();
+        for step in steps {
+            assert_eq!(world.step(*step), None);
+        }
+        world.backend.abandon(device);
+        assert_eq!(world.run_long(), [Event::Closing(device)]);
+        assert_eq!(world.state(7).as_deref(), Some("5"), "after {steps:?}");
+    }
+}
+
+#[test]
 fn a_refused_device_is_offered_again_only_as_something_else() {
     let mut world = World::new(Flavour::Ocaml, 4);
     world.create(7, "nosuch");

@@ -95,6 +95,13 @@ impl World {
         None
     }
 
+    /// Everybody but the owner runs, long enough to come to rest; the owner has not looked at its events.
+    pub(crate) fn run_without_owner(&mut self) {
+        for round in 0..600_u32 {
+            assert_eq!(self.step(round.to_le_bytes()[0] % 3), None);
+        }
+    }
+
     /// [`Self::run`] until nothing is held back by time either.
     pub(crate) fn run_long(&mut self) -> Vec<Event> {
         let mut events = self.run();
