@@ -29,13 +29,16 @@ pub struct Hands<'m> {
 }
 
 impl Hands<'_> {
-    /// Carries out all effects in order. A copy's outcome leads to replies, and to no further copies.
-    pub fn perform(&mut self, effects: &Effects) {
+    /// Carries out all effects in order. A copy's outcome leads to replies, and to no further copies. True where a copy has
+    /// ended: somebody who waited for its frame can go on.
+    pub fn perform(&mut self, effects: &Effects) -> bool {
+        let mut copied_any = false;
         for effect in effects.iter() {
             match effect {
                 Effect::Reply { ring, response } => self.reply(*ring, *response),
                 Effect::Read(read) => self.read(read.clone()),
                 Effect::Copy(copy) => {
+                    copied_any = true;
                     let copied = self.copy(copy);
                     let mut follow = Effects::new();
                     if let Err(bug) = self.engine.copy_done(copy.request, copied, &mut follow) {
@@ -49,6 +52,7 @@ impl Hands<'_> {
                 }
             }
         }
+        copied_any
     }
 
     fn reply(&mut self, ring: mm_engine::RingId, mut response: mm_proto::Response) {

@@ -32,7 +32,7 @@ impl M1 {
     }
 
     /// One turn. True if there is more to do at once.
-    fn turn(&mut self) -> bool {
+    pub(crate) fn turn(&mut self) -> bool {
         let now = self.clock.now_ns();
         self.heartbeat();
         let pending = self.events.take_pending();
@@ -219,7 +219,7 @@ impl M1 {
         let mut more = false;
         for _ in 0..ROUNDS {
             more = self.engine.advance(&mut self.lending, &mut effects);
-            self.hands().perform(&effects);
+            more |= self.hands().perform(&effects);
             if !more {
                 break;
             }
