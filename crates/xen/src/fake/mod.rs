@@ -10,6 +10,7 @@
 mod calls;
 mod events;
 mod grants;
+mod guest;
 mod memory;
 #[cfg(test)]
 mod tests;
@@ -22,6 +23,7 @@ use xen_sys::{DomId, Errno, GrantStatus, Mfn, Port};
 
 use crate::grant::GrantArea;
 use crate::{Clock, Events, GrantTable, ShutdownReason};
+pub use guest::Mapped;
 use world::World;
 
 /// The machine. Clones are the same one.
