@@ -139,7 +139,9 @@ impl M1 {
     fn release(&mut self, index: usize) {
         let domain = self.devices.get(index).map(|device| device.domain);
         if let (Some((client, ring)), Some(domain)) = (self.devices.remove(index), domain) {
-            self.engine.detach(ring, &mut self.lending);
+            if let Some(ring) = ring {
+                self.engine.detach(ring, &mut self.lending);
+            }
             self.bury(client, domain);
             log::info!("domain {}: a device has left", domain.0);
         }
@@ -152,13 +154,15 @@ impl M1 {
         }
     }
 
-    /// A device that broke the rules: it is told so, and nothing is read from its ring any more.
+    /// A device that broke the rules: nothing is read from its ring any more, what it does not map is taken back at once, and
+    /// it is told so.
     pub(crate) fn close_device(&mut self, index: usize) {
-        let Some(device) = self.devices.get_mut(index).filter(|device| !device.closed) else { return };
-        device.closed = true;
+        let Some(device) = self.devices.get_mut(index) else { return };
+        let Some(ring) = device.ring.take() else { return };
+        let (domain, id) = (device.domain, device.id);
         self.closed += 1;
-        log::warn!("domain {}: its device is closed", device.domain.0);
-        let id = device.id;
+        log::warn!("domain {}: its device is closed", domain.0);
+        self.engine.detach(ring, &mut self.lending);
         self.backend.abandon(id);
     }
 }

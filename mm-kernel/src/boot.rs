@@ -140,7 +140,7 @@ pub fn build(mut boot: Boot) -> &'static mut M1 {
 
     let timer = boot.hypervisor.evtchn_bind_virq(Virq::Timer).unwrap_or_else(|_| fatal("no timer"));
     boot.events.unmask(timer);
-    let lending = Lending { table: boot.grants, frames, domains, failures: 0 };
+    let lending = Lending { table: boot.grants, frames, mfn_of: &xen_rt::mfn_of, domains, failures: 0 };
     let m1 = M1 {
         config,
         platform,

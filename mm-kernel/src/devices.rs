@@ -21,16 +21,14 @@ pub struct Device {
     pub domain: DomId,
     /// The engine's number of it.
     pub client: ClientId,
-    /// The engine's number of this ring.
-    pub ring: RingId,
+    /// The engine's number of this ring; none once the device was closed for what it did.
+    pub ring: Option<RingId>,
     /// The volume's place in the configuration.
     pub volume: usize,
     /// Our end.
     pub back: MapRing,
     /// Our port.
     pub port: Port,
-    /// It broke a rule: nothing is read from its ring any more.
-    pub closed: bool,
     /// There may be requests on its ring.
     pub pending: bool,
     page: Frame,
@@ -39,7 +37,7 @@ pub struct Device {
 }
 
 /// Pages that a client still maps after its device has gone. They come back when it lets go or dies.
-struct Stuck {
+pub(crate) struct Stuck {
     page: Frame,
     ring: Option<Lent>,
     info: Option<Lent>,
@@ -58,15 +56,15 @@ pub struct Devices {
 
 /// Memory for `count` devices.
 pub struct DeviceMemory {
-    places: &'static mut [Option<Device>],
-    by_port: &'static mut [u16],
-    by_ring: &'static mut [u16],
-    free: &'static mut [Option<Frame>],
-    stuck: &'static mut [Option<Stuck>],
+    pub(crate) places: &'static mut [Option<Device>],
+    pub(crate) by_port: &'static mut [u16],
+    pub(crate) by_ring: &'static mut [u16],
+    pub(crate) free: &'static mut [Option<Frame>],
+    pub(crate) stuck: &'static mut [Option<Stuck>],
 }
 
 /// No device.
-const NOBODY: u16 = u16::MAX;
+pub(crate) const NOBODY: u16 = u16::MAX;
 
 impl DeviceMemory {
     /// Takes it at boot; nothing if there is not as much.
@@ -140,11 +138,10 @@ impl Devices {
             id,
             domain,
             client,
-            ring,
+            ring: Some(ring),
             volume,
             back,
             port,
-            closed: false,
             pending: false,
             page,
             ring_lent,
@@ -175,7 +172,7 @@ impl Devices {
     #[must_use]
     pub fn of_ring(&self, ring: RingId) -> Option<usize> {
         let index = usize::from(*self.by_ring.get(usize::from(ring.0))?);
-        self.get(index).is_some_and(|device| device.ring == ring).then_some(index)
+        self.get(index).is_some_and(|device| device.ring == Some(ring)).then_some(index)
     }
 
     /// All that are there.
@@ -203,7 +200,7 @@ impl Devices {
 
     /// Takes a device down: its port is closed, and its pages come back now or when the client lets go of them.
     /// Returns what the engine called it.
-    pub fn remove(&mut self, index: usize) -> Option<(ClientId, RingId)> {
+    pub fn remove(&mut self, index: usize) -> Option<(ClientId, Option<RingId>)> {
         let device = self.places.get_mut(index)?.take()?;
         if let Some(place) = self.by_port.get_mut(device.port.0 as usize) {
             *place = NOBODY;

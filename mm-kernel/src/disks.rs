@@ -37,6 +37,8 @@ enum Identified {
 pub enum DiskEvent {
     /// A read of the engine's is over.
     Read(Read, Result<(), mm_engine::ReadFailed>),
+    /// A read failed, and the backend may go on to write to its frames.
+    Lost(Read),
     /// The volume's first page is in [`Disk::first_page`], and this is its length in pages.
     Identified(u64),
     /// It will never be a volume.
@@ -161,11 +163,10 @@ impl Disk {
         let slot = usize::try_from(completion.token).ok()?;
         let read = self.reads.get_mut(slot)?.take()?;
         if completion.quarantined {
-            // The backend may still write there: the frames stay with this read for ever, and the engine never hears of
-            // them again; who waits for them gives up by the protocol's rule 7.
+            // The backend may still write there.
             self.quarantined += read.frames.len() as u64;
             log::error!("{} pages of the store are lost to a disk's backend", read.frames.len());
-            return None;
+            return Some(DiskEvent::Lost(read));
         }
         Some(DiskEvent::Read(read, outcome))
     }

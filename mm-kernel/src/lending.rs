@@ -6,12 +6,17 @@ use xen::{Access, GrantTable};
 use xen_ring::PageWords;
 use xen_sys::{DomId, GrantRef, Mfn};
 
+/// Says which machine frame a page of ours is: [`xen_rt::mfn_of`], and a fake Xen's in tests.
+pub type MfnOf = &'static (dyn Fn(&PageWords) -> Mfn + Sync);
+
 /// The page store's memory, and who the engine's clients are.
 pub struct Lending {
     /// Our grant table.
     pub table: &'static GrantTable,
     /// The store: frame by frame.
     pub frames: &'static [PageWords],
+    /// Which machine frames they are.
+    pub mfn_of: MfnOf,
     /// Which domain a client is.
     pub domains: &'static mut [DomId],
     /// Entries that the table would not take: a bug of ours, shown in /metrics.
@@ -23,7 +28,7 @@ impl Lending {
     #[must_use]
     pub fn frame(&self, frame: FrameId) -> Option<(&'static PageWords, Mfn)> {
         let words = self.frames.get(frame.0 as usize)?;
-        Some((words, xen_rt::mfn_of(words)))
+        Some((words, (self.mfn_of)(words)))
     }
 
     /// The domain of a client.

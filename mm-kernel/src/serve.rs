@@ -117,6 +117,11 @@ impl M1 {
                             log::error!("bug: {bug:?}");
                         }
                     }
+                    DiskEvent::Lost(read) => {
+                        if let Err(bug) = self.engine.read_lost(&read) {
+                            log::error!("bug: {bug:?}");
+                        }
+                    }
                     DiskEvent::Identified(pages) => self.open_volume(index, pages),
                     DiskEvent::Unusable(state) => {
                         log::error!("volume {}: {state}", self.volumes[index].name);
@@ -173,11 +178,8 @@ impl M1 {
         let mut more = false;
         let mut effects = Effects::new();
         for index in 0..self.devices.places() {
-            let Some(device) = self.devices.get_mut(index).filter(|device| device.pending && !device.closed)
-            else {
-                continue;
-            };
-            let ring = device.ring;
+            let Some(device) = self.devices.get_mut(index).filter(|device| device.pending) else { continue };
+            let Some(ring) = device.ring else { continue };
             let mut broken = None;
             for _ in 0..mm_proto::RING_SLOTS {
                 let Some(device) = self.devices.get_mut(index) else { break };
@@ -233,7 +235,9 @@ impl M1 {
     /// Shows responses to clients.
     fn answer(&mut self) {
         for index in 0..self.devices.places() {
-            let Some(device) = self.devices.get_mut(index).filter(|device| !device.closed) else { continue };
+            let Some(device) = self.devices.get_mut(index).filter(|device| device.ring.is_some()) else {
+                continue;
+            };
             if device.back.publish() {
                 let _ = self.hypervisor.evtchn_send(device.port);
             }
