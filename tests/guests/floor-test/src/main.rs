@@ -78,6 +78,8 @@ fn main(mut boot: Boot) -> ! {
     if boot.cmdline.contains("die=panic") {
         panic!("as asked");
     }
+    // The daemons behind these raise them as they like.
+    boot.console.port().into_iter().chain(boot.xenstore.map(|ring| ring.port)).for_each(|port| boot.events.mask(port));
     let mut world = World { boot, pool, window };
     if world.boot.cmdline.contains("die=fault") {
         grants::write_to_read_only(&mut world);
