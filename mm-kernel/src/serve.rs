@@ -264,7 +264,7 @@ impl M1 {
 
     /// Before sleeping: did something come while we worked?
     fn look_again(&mut self) -> bool {
-        let mut more = self.network.card.look_again();
+        let mut more = self.network.card.look_again() | self.xenstore.look_again();
         for disk in self.disks.iter_mut().flatten() {
             more |= disk.front().look_again();
         }
