@@ -16,6 +16,11 @@ const PAGES: core::ops::RangeInclusive<usize> = 64..=512;
 /// One page of heap for so many of the domain's.
 const SHARE: usize = 64;
 
+/// Bytes in use.
+pub(crate) fn used() -> usize {
+    HEAP.lock().used()
+}
+
 /// Sets the heap up; gives its pages, or `None` where there is no room.
 pub(crate) fn start(memory: &mut BootMemory) -> Option<usize> {
     let pages = (memory.free_pages() / SHARE).clamp(*PAGES.start(), *PAGES.end());

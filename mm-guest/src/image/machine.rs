@@ -1,5 +1,7 @@
 //! The real machine: Xen below, M1 beside.
 
+use core::cell::Cell;
+
 use mm_guest::{
     Exit, FrameCount, Lent, Machine, NotThere, OutOfFrames, Prot, Registers, SharedMap, SharedPage, UserPage,
     VolumeError, VolumePage,
@@ -27,6 +29,8 @@ pub(crate) struct Xen {
     hypervisor: &'static (dyn Hypervisor + Sync),
     events: Events,
     clock: Clock,
+    /// The latest time that was told.
+    latest: Cell<u64>,
     console: xen::console::Console,
     timer: Option<Port>,
     alarm: Option<u64>,
@@ -80,6 +84,7 @@ impl Xen {
             hypervisor: boot.hypervisor,
             events: boot.events,
             clock: boot.clock,
+            latest: Cell::new(0),
             console: boot.console,
             timer,
             alarm: None,
@@ -404,7 +409,10 @@ impl Machine for Xen {
     }
 
     fn monotonic(&self) -> u64 {
-        self.clock.now_ns()
+        // Xen's clocks of two processors may differ, and the domain may change from one to the other.
+        let now = self.clock.now_ns().max(self.latest.get());
+        self.latest.set(now);
+        now
     }
 
     fn realtime(&self) -> u64 {

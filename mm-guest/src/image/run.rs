@@ -64,7 +64,8 @@ fn run(kernel: &mut Kernel<Xen>, hold: bool) -> ShutdownReason {
         say(xen, format_args!("{fault}"));
     }
     let asked = xen.link.asked();
-    say(xen, format_args!("{} asked={asked}", Statistics(&figures)));
+    let heap = heap::used() / 1024;
+    say(xen, format_args!("{} asked={asked} heap={heap}K", Statistics(&figures)));
     say(xen, format_args!("{status}"));
     xen.link.report(OwnFigures {
         written: figures.written,

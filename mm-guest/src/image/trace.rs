@@ -49,6 +49,9 @@ impl Trace {
         // One that was not mapped was the kernel's own reading, not a fault of the program.
         let fault = self.open.take().filter(|fault| fault.mapped != 0)?;
         let fault = Fault { returned: now, ..fault };
+        if !fault.is_in_order() {
+            return None;
+        }
         self.first.get_or_insert(fault);
         self.latest = Some(fault);
         Some(fault)
@@ -58,6 +61,14 @@ impl Trace {
     pub(crate) fn kept(&self) -> impl Iterator<Item = Fault> {
         let latest = self.latest.filter(|latest| Some(latest.pushed) != self.first.map(|first| first.pushed));
         self.first.into_iter().chain(latest)
+    }
+}
+
+impl Fault {
+    /// Whether the two domains' clocks agree: processors' may differ, most of all on an emulated machine.
+    fn is_in_order(&self) -> bool {
+        let Timing { received, replied } = self.timing;
+        [self.trapped, self.pushed, received, replied, self.resumed, self.mapped, self.returned].is_sorted()
     }
 }
 
