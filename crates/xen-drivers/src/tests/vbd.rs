@@ -385,7 +385,7 @@ fn a_full_table_leaves_devices_out_until_there_is_room() {
     world.offered();
     world.create(9, "v");
     let events = world.run_long();
-    assert!(events.contains(&Event::TableFull { domain: DomId(9), devid: XVDA }), "{events:?}");
+    assert_eq!(events, [Event::TableFull { domain: DomId(9), devid: XVDA }], "once, for all of its nodes");
     world.server.get_mut().detach_vbd(M1, 7, XVDA, true);
     assert_eq!(world.run_long(), [Event::Closing(first)]);
     world.backend.closed(first);

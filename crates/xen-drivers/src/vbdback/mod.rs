@@ -151,6 +151,8 @@ pub struct VbdBackend<'t> {
     full: Option<(u16, u32)>,
     /// There was no place for a device: search again when there is.
     left_out: bool,
+    /// The devices left out last, of which the owner has heard: each of their nodes fires the watch.
+    told: heapless::Deque<(u16, u32), 16>,
     now_ns: u64,
     next: usize,
     /// Nothing is asked, held back or to be asked: [`Self::advance`] need not look at the table. It runs with every fault of
@@ -175,6 +177,7 @@ impl<'t> VbdBackend<'t> {
             clients: heapless::Deque::new(),
             full: None,
             left_out: false,
+            told: heapless::Deque::new(),
             now_ns: 0,
             next: 0,
             quiet: false,
@@ -318,6 +321,7 @@ impl<'t> VbdBackend<'t> {
                 slot::Pending::Gone => {
                     slot.close();
                     self.search_again |= core::mem::take(&mut self.left_out);
+                    self.told.clear();
                 }
                 // What was accepted and could not be published is closed the ordinary way.
                 slot::Pending::Unusable(_) if slot.holds() => slot.abandon(),
@@ -413,8 +417,15 @@ impl<'t> VbdBackend<'t> {
         match self.slots.iter_mut().find(|slot| !slot.used) {
             Some(slot) => slot.open(DomId(client), devid),
             None => {
-                self.full = Some((client, devid));
                 self.left_out = true;
+                if !self.told.iter().any(|told| *told == (client, devid)) {
+                    if self.told.is_full() {
+                        self.told.pop_front();
+                    }
+                    // There is room: one was taken out.
+                    let _ = self.told.push_back((client, devid));
+                    self.full = Some((client, devid));
+                }
             }
         }
     }
