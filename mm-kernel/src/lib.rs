@@ -18,3 +18,6 @@ pub mod pages;
 pub mod refusals;
 pub mod serve;
 pub mod volumes;
+
+#[cfg(test)]
+mod tests;

@@ -14,6 +14,8 @@ use crate::volumes::VolumeFacts;
 mod index;
 mod metrics;
 mod status;
+#[cfg(test)]
+mod tests;
 
 /// Bytes of a page of memory.
 pub(crate) const PAGE: u64 = mm_proto::PAGE_SIZE as u64;

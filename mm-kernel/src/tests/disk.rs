@@ -1,0 +1,122 @@
+//! A block backend in another domain: maps M1's ring and pages, and puts there what the disk holds.
+
+use std::collections::BTreeSet;
+use std::string::ToString;
+use std::vec::Vec;
+
+use xen::fake::{FakeDomain, Mapped};
+use xen::{Access, DomId, GrantRef, Hypervisor, Port};
+use xen_ring::Back;
+use xenstore::fake::FakeXenstored;
+
+/// Words of a page.
+const WORDS: usize = 1024;
+
+/// What the disk holds: no two words of all disks are the same, so no two pages are.
+pub(crate) fn word(disk: u32, page: u64, index: usize) -> u32 {
+    let place = u32::try_from(page * WORDS as u64 + index as u64).expect("a small disk");
+    (disk + 1) << 26 | place
+}
+
+pub(crate) struct Disk {
+    number: u32,
+    pages: u64,
+    devid: u32,
+    ring: Option<(Back<28, 4>, Mapped, Port)>,
+    /// Pages that cannot be read.
+    pub(crate) bad: BTreeSet<u64>,
+    /// Takes no requests for now.
+    pub(crate) stalled: bool,
+    /// Pages read so far.
+    pub(crate) reads: Vec<u64>,
+}
+
+impl Disk {
+    /// Makes the device's nodes in xenstore.
+    pub(crate) fn new(
+        store: &mut FakeXenstored,
+        dom0: DomId,
+        m1: DomId,
+        number: u32,
+        devid: u32,
+        pages: u64,
+    ) -> Self {
+        store.add_vbd(dom0.0, m1.0, devid, "/dev/base", "r");
+        let disk =
+            Self { number, pages, devid, ring: None, bad: BTreeSet::new(), stalled: true, reads: Vec::new() };
+        let back = disk.back(dom0, m1);
+        for (key, value) in
+            [("sectors", (pages * 8).to_string().as_str()), ("sector-size", "512"), ("info", "4")]
+        {
+            store.set(&std::format!("{back}/{key}"), value);
+        }
+        store.set(&std::format!("{back}/state"), "2");
+        disk
+    }
+
+    fn back(&self, dom0: DomId, m1: DomId) -> std::string::String {
+        std::format!("/local/domain/{}/backend/vbd/{}/{}", dom0.0, m1.0, self.devid)
+    }
+
+    /// Connects when M1 has published its side, and does what is asked. True where something moved.
+    pub(crate) fn serve(&mut self, store: &mut FakeXenstored, dom0: &FakeDomain, m1: DomId) -> bool {
+        if self.ring.is_none() {
+            return self.connect(store, dom0, m1);
+        }
+        let mut moved = false;
+        while !self.stalled
+            && let Some((back, _, port)) = &mut self.ring
+            && let Some(words) = back.pop_request().expect("M1 is honest")
+        {
+            let port = *port;
+            let answer = self.answer(&words, dom0, m1);
+            let Some((back, ..)) = &mut self.ring else { break };
+            back.push_response(&answer).expect("a request was taken");
+            if back.publish() {
+                dom0.evtchn_send(port).expect("M1 is there");
+            }
+            let _ = back.final_check();
+            moved = true;
+        }
+        moved
+    }
+
+    fn connect(&mut self, store: &mut FakeXenstored, dom0: &FakeDomain, m1: DomId) -> bool {
+        let front = std::format!("/local/domain/{}/device/vbd/{}", m1.0, self.devid);
+        if store.get(&std::format!("{front}/state")).as_deref() != Some("3") {
+            return false;
+        }
+        let number = |key| {
+            let text = store.get(&std::format!("{front}/{key}")).expect("published");
+            text.parse::<u32>().expect("a number")
+        };
+        let ring =
+            dom0.map(m1, GrantRef(number("ring-ref")), Access::ReadWrite).expect("M1 granted its ring");
+        let port = dom0.evtchn_bind_interdomain(m1, Port(number("event-channel"))).expect("allocated");
+        self.ring = Some((Back::attach(ring.words()), ring, port));
+        let state = std::format!("{}/state", self.back(dom0.id(), m1));
+        store.set(&state, "4");
+        true
+    }
+
+    fn answer(&mut self, words: &[u32; 28], dom0: &FakeDomain, m1: DomId) -> [u32; 4] {
+        let [operation, segments, ..] = words[0].to_le_bytes();
+        assert_eq!(operation, 0, "M1 only reads its volumes");
+        let first = (u64::from(words[4]) | u64::from(words[5]) << 32) / 8;
+        let mut status = 0_u32;
+        for (page, segment) in (first..).zip(words[6..].chunks(2).take(usize::from(segments))) {
+            assert!(page < self.pages, "beyond the disk's end");
+            self.reads.push(page);
+            if self.bad.contains(&page) {
+                status = 0xffff;
+                continue;
+            }
+            let to = dom0.map(m1, GrantRef(segment[0]), Access::ReadWrite).expect("M1 granted its page");
+            for index in 0..WORDS {
+                to.words().store(index, word(self.number, page, index));
+            }
+            dom0.unmap(to).expect("mapped just now");
+        }
+        [words[2], words[3], status << 16, 0]
+    }
+}

@@ -1,0 +1,10 @@
+//! M1 whole, on a fake Xen: the serve loop with its engine, grants, rings and drivers, a disk in another domain, a xenstored, and
+//! clients that are domains of their own and speak the map protocol as client kernels do.
+
+pub(crate) mod client;
+mod deaths;
+mod disk;
+mod faults;
+mod hostile;
+mod refusals;
+pub(crate) mod world;
