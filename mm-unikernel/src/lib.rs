@@ -4,6 +4,7 @@
 //! the map protocol serves systems of any kind, and it is the instrument of M1's own tests.
 #![cfg_attr(not(test), no_std)]
 
+mod hostile;
 mod options;
 mod run;
 

@@ -23,6 +23,10 @@ pub struct Options {
     pub hold: bool,
     /// `patience=`: milliseconds that M1 may be silent.
     pub patience_ms: u64,
+    /// `hostile=`: guesses references and ports of M1, and then breaks the ring's rules in the way of this number; 0: does not.
+    pub hostile: u32,
+    /// `forge=`: number of a domain to guess references and ports of, and to forge a device of; the disk is then dom0's. 0: none.
+    pub forge: u16,
 }
 
 impl Default for Options {
@@ -38,6 +42,8 @@ impl Default for Options {
             write: 0,
             hold: false,
             patience_ms: 10_000,
+            hostile: 0,
+            forge: 0,
         }
     }
 }
@@ -64,6 +70,8 @@ impl Options {
                 "write" => options.write = number,
                 "hold" => options.hold = number != 0,
                 "patience" => options.patience_ms = number,
+                "hostile" => options.hostile = small?,
+                "forge" => options.forge = u16::try_from(number).map_err(|_| word)?,
                 _ => return Err(word),
             }
         }

@@ -9,7 +9,7 @@ use xen_rt::Boot;
 use xen_rt::foreign::{ForeignPage, ForeignWindow};
 use xenstore::{Blocking, Connection, Pause, Transaction};
 
-use crate::{Digest, Options};
+use crate::{Digest, Options, hostile};
 
 /// Pages that are mapped at once, at most.
 const MAPPED: usize = 4000;
@@ -24,7 +24,8 @@ static REFS: RefPool = RefPool::new();
 /// Runs.
 pub fn run(boot: Boot) -> ! {
     let reason = match Unikernel::start(boot) {
-        Ok(mut unikernel) => unikernel.work(),
+        Ok(Some(mut unikernel)) => unikernel.work(),
+        Ok(None) => ShutdownReason::Poweroff,
         Err(what) => {
             log::error!("mm-unikernel: {what}");
             ShutdownReason::Crash
@@ -63,7 +64,8 @@ fn say(text: core::fmt::Arguments<'_>) -> What {
 }
 
 impl Unikernel {
-    fn start(mut boot: Boot) -> Result<Self, What> {
+    /// Nothing, where all was done that the options want.
+    fn start(mut boot: Boot) -> Result<Option<Self>, What> {
         let options =
             Options::parse(boot.cmdline).map_err(|word| say(format_args!("option '{word}' is wrong")))?;
         let page = boot.xenstore.ok_or_else(|| say(format_args!("no xenstore")))?;
@@ -78,6 +80,13 @@ impl Unikernel {
         let own = memory.page().ok_or_else(room)?;
         let own_reference = REFS.reserve().ok_or_else(room)?;
 
+        if options.forge != 0 {
+            let (own, m1) = (boot.domid, DomId(options.forge));
+            with_calls(&boot, &mut xenstore, |calls| hostile::forge(calls, own, options.device, m1))
+                .map_err(|error| say(format_args!("device {}: {error}", options.device)))?;
+            log::info!("mm-unikernel: {}", hostile::guess(&boot, &mut foreign, m1));
+            return Ok(None);
+        }
         let offer = with_calls(&boot, &mut xenstore, |calls| vbdfront::offer(calls, options.device))
             .map_err(|error| say(format_args!("device {}: {error}", options.device)))?;
         let map = |foreign: &mut ForeignWindow, reference, access| {
@@ -97,9 +106,16 @@ impl Unikernel {
         let about = link.info().map_err(|lost| say(format_args!("M1: {lost:?}")))?;
         log::info!("mm-unikernel: a volume of {} pages, window {}", about.pages, about.window);
         let owner = offer.backend;
+        if options.hostile != 0 {
+            log::info!("mm-unikernel: {}", hostile::guess(&boot, &mut foreign, owner));
+            hostile::break_rules(&boot, &link, ring.words(), options.hostile);
+            let ended = with_calls(&boot, &mut xenstore, |calls| hostile::wait_closed(calls, &offer));
+            log::info!("mm-unikernel: M1 says {ended:?} to hostile={}", options.hostile);
+            return Ok(None);
+        }
         // The two pages stay mapped as long as we run.
         let (_, _) = (ring, info);
-        Ok(Self {
+        Ok(Some(Self {
             boot,
             options,
             xenstore,
@@ -114,7 +130,7 @@ impl Unikernel {
             copied: 0,
             mapped_now: 0,
             retries: 0,
-        })
+        }))
     }
 
     fn work(&mut self) -> ShutdownReason {
