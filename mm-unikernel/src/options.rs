@@ -1,5 +1,8 @@
 //! What the unikernel does: `extra=` of its configuration.
 
+/// Most pages that can be mapped at once.
+pub(crate) const MAPPED_MAX: u32 = 4000;
+
 /// Options, each of the form `key=value`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Options {
@@ -15,6 +18,8 @@ pub struct Options {
     pub rounds: u32,
     /// `window=`: largest window to ask for, in pages.
     pub window: u32,
+    /// `mapped=`: pages that it keeps mapped at most, 4000 by default; the oldest give way.
+    pub mapped: u32,
     /// `copy=1`: has every page copied instead of mapping it.
     pub copy: bool,
     /// `write=`: so many of the mapped pages are then copied to pages of its own and changed there, and read again from M1.
@@ -38,6 +43,7 @@ impl Default for Options {
             stride: 1,
             rounds: 1,
             window: mm_proto::WINDOW_MAX,
+            mapped: MAPPED_MAX,
             copy: false,
             write: 0,
             hold: false,
@@ -66,6 +72,7 @@ impl Options {
                 "stride" if number > 0 => options.stride = number,
                 "rounds" => options.rounds = small?,
                 "window" if number.is_power_of_two() && number <= 512 => options.window = small?,
+                "mapped" if (1..=u64::from(MAPPED_MAX)).contains(&number) => options.mapped = small?,
                 "copy" => options.copy = number != 0,
                 "write" => options.write = number,
                 "hold" => options.hold = number != 0,
@@ -88,9 +95,16 @@ mod tests {
         let options = Options::parse("pages=5 stride=2 hold=1 window=1 copy=0").unwrap();
         let expected = Options { pages: 5, stride: 2, hold: true, window: 1, ..Options::default() };
         assert_eq!(options, expected);
-        for wrong in
-            ["pages", "pages=x", "stride=0", "window=3", "window=1024", "colour=1", "device=4294967296"]
-        {
+        for wrong in [
+            "pages",
+            "pages=x",
+            "stride=0",
+            "window=3",
+            "window=1024",
+            "mapped=0",
+            "colour=1",
+            "device=4294967296",
+        ] {
             assert_eq!(Options::parse(wrong), Err(wrong));
         }
     }

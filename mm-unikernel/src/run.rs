@@ -11,8 +11,6 @@ use xenstore::{Blocking, Connection, Pause, Transaction};
 
 use crate::{Digest, Options, hostile};
 
-/// Pages that are mapped at once, at most.
-const MAPPED: usize = 4000;
 /// Windows that are held at most.
 const WINDOWS: usize = 1024;
 /// Patience with xenstored and with M1's handshake.
@@ -73,10 +71,11 @@ impl Unikernel {
         let mut xenstore = Connection::new(page.page);
         let memory = &mut boot.memory;
         let room = || say(format_args!("no memory"));
+        let places = options.mapped as usize;
         let mut foreign =
-            ForeignWindow::new(MAPPED + 8, memory).map_err(|error| say(format_args!("{error:?}")))?;
+            ForeignWindow::new(places + 8, memory).map_err(|error| say(format_args!("{error:?}")))?;
         let rows = memory.slice(WINDOWS, Window::default()).ok_or_else(room)?;
-        let mapped = memory.slice_with(MAPPED, |_| None).ok_or_else(room)?;
+        let mapped = memory.slice_with(places, |_| None).ok_or_else(room)?;
         let own = memory.page().ok_or_else(room)?;
         let own_reference = REFS.reserve().ok_or_else(room)?;
 
@@ -240,7 +239,7 @@ impl Unikernel {
 
     /// A place for one more mapping; the oldest gives way.
     fn make_place(&mut self) -> usize {
-        let place = self.next % MAPPED;
+        let place = self.next % self.mapped.len();
         self.next += 1;
         if let Some((page, found)) = self.mapped[place].take() {
             self.foreign.unmap(&mut [Some(found)]);
