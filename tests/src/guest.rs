@@ -43,6 +43,11 @@ impl Dom0 {
 }
 
 impl Guest<'_> {
+    /// The domain's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// The domain's number.
     pub fn domid(&self) -> u16 {
         self.domid
