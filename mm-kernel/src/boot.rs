@@ -31,6 +31,8 @@ const RESERVE: u32 = 32;
 const XENSTORE_NS: u64 = 10_000_000_000;
 /// Grant table frames that M1 starts with: the drivers' references and the first windows. More come in steps.
 const FIRST_GRANT_FRAMES: u32 = 8;
+/// Frames that hold the drivers' references, whatever `grant_frames=` says.
+const OWN_GRANT_FRAMES: u32 = RefPool::END.0.div_ceil(512);
 
 /// References of drivers and devices.
 static REFS: RefPool = RefPool::new();
@@ -51,7 +53,8 @@ pub fn build(mut boot: Boot) -> &'static mut M1 {
     let all_pages = boot.hypervisor.memory_reservation().map_or(0, |(now, _)| now);
     let platform =
         Platform { hypervisor: boot.hypervisor, events: boot.events, grants: boot.grants, refs: &REFS };
-    if let Err(error) = boot.grants.grow_to(FIRST_GRANT_FRAMES.min(boot.grants.frames_max())) {
+    let first = FIRST_GRANT_FRAMES.min(config.grant_frames.unwrap_or(u32::MAX)).max(OWN_GRANT_FRAMES);
+    if let Err(error) = boot.grants.grow_to(first.min(boot.grants.frames_max())) {
         log::error!("Xen gives no grant table frames: {error:?}");
     }
 
