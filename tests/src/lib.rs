@@ -18,6 +18,7 @@
 
 mod accelerator;
 pub mod apt;
+pub mod bench;
 mod builder;
 mod bzimage;
 mod channel;

@@ -1,5 +1,6 @@
 //! The one door: `cargo xtask …`.
 
+mod bench;
 mod dom0;
 mod image;
 mod shell;
@@ -27,6 +28,8 @@ enum Command {
         /// Builds only these
         names: Vec<String>,
     },
+    /// Measures what the budgets are about and prints the table
+    Bench(bench::Arguments),
     /// Makes base volumes
     #[command(subcommand)]
     Volume(volume::Command),
@@ -42,6 +45,7 @@ fn main() -> ExitCode {
         Command::Dom0(arguments) => dom0::run(arguments),
         Command::Shell(arguments) => shell::run(&arguments),
         Command::Image { names } => image::run(&names),
+        Command::Bench(arguments) => bench::run(&arguments),
         Command::Volume(command) => volume::run(command),
     };
     result.unwrap_or_else(|error| {

@@ -5,6 +5,7 @@
 //! program's memory.
 
 pub(crate) mod context;
+mod floor;
 mod frame;
 mod probe;
 mod shadow;
@@ -14,6 +15,7 @@ mod tests;
 mod transfer;
 
 pub use context::{Exit, Registers, UserContext};
+pub use floor::{FLOOR_PAGES, Floor};
 pub use frame::{Frame, FramePool, OutOfFrames, PoolCounters};
 #[cfg(feature = "image")]
 pub(crate) use probe::probe_text_sharing;

@@ -1,0 +1,248 @@
+//! Measures what a fault costs at least on this Xen: the same trap, the same hypercalls and the same way back as in a
+//! client kernel, with a handler that does nothing else; from user mode to user mode, by the time-stamp counter.
+//!
+//! Two of these domains work together. Each waits until dom0 writes `data/role` below its home in xenstore: `lend DOMID`
+//! makes it lend pages to that domain, write `data/port`, and answer every event until it is destroyed;
+//! `measure DOMID PORT` makes it borrow them, measure, and print `fault-floor: sample NAME TICKS` for each sample.
+//! `tsc_mode="native"` is needed: else Xen may emulate the counter in user mode, and is measured itself.
+#![no_std]
+#![no_main]
+
+mod program;
+mod store;
+
+use xen::grant::RefPool;
+use xen::{Access, DomId, GrantRef, Port, ShutdownReason};
+use xen_rt::Boot;
+use xen_rt::user::{Exit, Floor, Frame, FramePool, Prot, UserContext, UserPage, UserSpace};
+
+use program::{CALLS, READS, WRITES};
+use store::{Role, Store};
+
+xen_rt::entry!(main);
+
+/// What is measured went well, or what did not.
+type Outcome<T> = Result<T, &'static str>;
+
+/// Pages lent, pages of a batch, and times that all pages are gone through.
+const PAGES: usize = 64;
+const BATCH: usize = 32;
+const ROUNDS: usize = 2;
+/// Longest wait for the peer's answer.
+const PATIENCE_NS: u64 = 1_000_000_000;
+/// How often, and after how long, a full console is looked at again.
+const CONSOLE_LOOKS: usize = 1000;
+const CONSOLE_NS: u64 = 5_000_000;
+/// Traps of one sample, at most.
+const TRAPS: usize = 100;
+
+/// Where the three programs, their stack and the lent pages are.
+const TEXT: [u64; 3] = [0x40_0000, 0x40_1000, 0x40_2000];
+const STACK: u64 = 0x60_0000;
+const LENT: u64 = 0x80_0000;
+
+fn main(mut boot: Boot) -> ! {
+    boot.console.port().into_iter().for_each(|port| boot.events.mask(port));
+    let done = work(&mut boot);
+    match done {
+        Ok(()) => log::info!("fault-floor: done"),
+        Err(why) => log::error!("fault-floor: failed: {why}"),
+    }
+    xen_rt::shutdown(if done.is_ok() { ShutdownReason::Poweroff } else { ShutdownReason::Crash })
+}
+
+fn work(boot: &mut Boot) -> Outcome<()> {
+    let mut store = Store::new(boot).ok_or("no xenstore")?;
+    match store.wait_role(boot).ok_or("no role")? {
+        Role::Lend { to } => lend(boot, store, to),
+        Role::Measure { owner, port } => {
+            store.finish(boot);
+            measure(boot, owner, port)
+        }
+    }
+}
+
+fn references() -> [GrantRef; PAGES] {
+    let mut next = RefPool::END.0;
+    [(); PAGES].map(|()| {
+        next += 1;
+        GrantRef(next)
+    })
+}
+
+/// Lends one page, which begins with a return instruction, under many references, and answers events.
+fn lend(boot: &mut Boot, mut store: Store, to: DomId) -> Outcome<()> {
+    let page = boot.memory.page().ok_or("no page")?;
+    if !page.write(0, &[program::RETURN]) {
+        return Err("a page's first byte");
+    }
+    boot.grants.grow_to(2).map_err(|_| "no grant table")?;
+    for reference in references() {
+        boot.grants
+            .permit(reference, to, xen_rt::mfn_of(page), Access::ReadOnly)
+            .map_err(|_| "no reference")?;
+    }
+    let port = boot.hypervisor.evtchn_alloc_unbound(to).map_err(|_| "no port")?;
+    store.write_port(boot, port)?;
+    store.finish(boot);
+    boot.events.unmask(port);
+    loop {
+        boot.events.wait(boot.hypervisor);
+        if boot.events.take_pending().any(|pending| pending == port) {
+            boot.hypervisor.evtchn_send(port).map_err(|_| "send")?;
+        }
+    }
+}
+
+struct Bench {
+    pool: FramePool,
+    floor: Floor,
+    context: UserContext,
+}
+
+fn measure(boot: &mut Boot, owner: DomId, port: Port) -> Outcome<()> {
+    let frames = boot.memory.free_pages().saturating_sub(64);
+    let mut pool = FramePool::new(&mut boot.memory, frames, 8).ok_or("no pool")?;
+    let mut space = UserSpace::new(&mut pool).map_err(|_| "no space")?;
+    for (at, program) in TEXT.into_iter().zip([READS, WRITES, CALLS]) {
+        private(&mut space, &mut pool, at, &program, Prot::ReadExec)?;
+    }
+    private(&mut space, &mut pool, STACK - 0x1000, &[], Prot::ReadWrite)?;
+    let first = UserPage::try_new(LENT).ok_or("no page")?;
+    let floor = Floor::new(space, &mut pool, owner, first, &references()).ok_or("no floor")?;
+    let mut bench = Bench { pool, floor, context: UserContext::new(TEXT[0], STACK) };
+
+    // Masked: the event makes the port pending and nothing else, which polling sees.
+    let port = boot.hypervisor.evtchn_bind_interdomain(owner, port).map_err(|_| "bind")?;
+    boot.events.mask(port);
+    let (hypervisor, events, clock) = (boot.hypervisor, boot.events, boot.clock);
+    let trip = || {
+        let _ = hypervisor.evtchn_send(port);
+        let late = clock.now_ns().saturating_add(PATIENCE_NS);
+        let _ = hypervisor.sched_poll(&[port], Some(late));
+        events.clear(port);
+        clock.now_ns() < late
+    };
+    // Binding raised an event on both sides.
+    events.clear(port);
+    for _ in 0..8 {
+        if !trip() {
+            return Err("the peer is silent");
+        }
+    }
+    for _ in 0..ROUNDS * PAGES {
+        let start = xen::clock::tsc();
+        let answered = trip();
+        let ticks = xen::clock::tsc() - start;
+        print(boot, "trip", ticks);
+        if !answered {
+            return Err("the peer is silent");
+        }
+    }
+    for _ in 0..ROUNDS {
+        bench.pages(boot, "touch", READS_AT, 1, true, |_, _| false)?;
+        bench.pages(boot, "data", READS_AT, 1, false, |floor, index| floor.map(index, 1, false))?;
+        bench.pages(boot, "text", CALLS_AT, 1, false, |floor, index| floor.map(index, 1, true))?;
+        bench
+            .pages(boot, "asked", READS_AT, 1, false, |floor, index| trip() && floor.map(index, 1, false))?;
+        bench.breaks(boot)?;
+    }
+    for _ in 0..ROUNDS * BATCH / 2 {
+        bench.pages(boot, "batch", READS_AT, BATCH, false, |floor, index| floor.map(index, BATCH, false))?;
+    }
+    Ok(())
+}
+
+/// Indices of the programs.
+const READS_AT: usize = 0;
+const WRITES_AT: usize = 1;
+const CALLS_AT: usize = 2;
+
+impl Bench {
+    /// Runs a program over all pages, `count` at a time, with this handler of the one fault that each time brings; `mapped`
+    /// says that they are mapped before, and none comes.
+    fn pages(
+        &mut self,
+        boot: &mut Boot,
+        name: &str,
+        program: usize,
+        count: usize,
+        mapped: bool,
+        mut handler: impl FnMut(&mut Floor, usize) -> bool,
+    ) -> Outcome<()> {
+        if mapped && !(self.floor.map(0, BATCH, false) && self.floor.map(BATCH, BATCH, false)) {
+            return Err("map");
+        }
+        for index in (0..PAGES).step_by(count) {
+            let ticks = self.sample(program, index, count, |floor| handler(floor, index))?;
+            print(boot, name, ticks);
+        }
+        self.floor.undo(&mut self.pool);
+        Ok(())
+    }
+
+    /// Writes to pages that are mapped.
+    fn breaks(&mut self, boot: &mut Boot) -> Outcome<()> {
+        for index in 0..PAGES {
+            let mut frame = Some(self.pool.alloc().map_err(|_| "no frame")?);
+            if !self.floor.map(index, 1, false) {
+                return Err("map");
+            }
+            let ticks = self.sample(WRITES_AT, index, 1, |floor| {
+                frame.take().is_some_and(|frame| floor.break_shared(index, frame))
+            })?;
+            print(boot, "break", ticks);
+        }
+        self.floor.undo(&mut self.pool);
+        Ok(())
+    }
+
+    fn sample(
+        &mut self,
+        program: usize,
+        index: usize,
+        count: usize,
+        mut handler: impl FnMut(&mut Floor) -> bool,
+    ) -> Outcome<u64> {
+        let regs = &mut self.context.regs;
+        regs.rip = TEXT[program];
+        regs.r9 = LENT + ((index as u64) << 12);
+        regs.r10 = count as u64;
+        for _ in 0..TRAPS {
+            match self.context.run(self.floor.space()) {
+                Exit::PageFault { .. } if handler(&mut self.floor) => {}
+                Exit::PageFault { .. } => return Err("a fault was not served"),
+                Exit::Syscall => return Ok(self.context.regs.rdi),
+                Exit::Exception { .. } => return Err("an exception"),
+                Exit::Event => return Err("an event"),
+            }
+        }
+        Err("too many traps")
+    }
+}
+
+fn private(space: &mut UserSpace, pool: &mut FramePool, at: u64, bytes: &[u8], prot: Prot) -> Outcome<()> {
+    let frame: Frame = pool.alloc().map_err(|_| "no frame")?;
+    frame.zero();
+    if !frame.words().write(0, bytes) {
+        return Err("program too long");
+    }
+    let page = UserPage::try_new(at).ok_or("no page")?;
+    space.map_private(pool, page, frame, prot).map_err(|_| "map_private")
+}
+
+/// Prints a sample, and waits while the console is full.
+fn print(boot: &mut Boot, name: &str, ticks: u64) {
+    let mut line = heapless::String::<64>::new();
+    // A name and a number are shorter.
+    let _ = core::fmt::Write::write_fmt(&mut line, format_args!("fault-floor: sample {name} {ticks}\n"));
+    let mut rest = line.as_bytes();
+    for _ in 0..CONSOLE_LOOKS {
+        rest = &rest[boot.console.write_some(rest)..];
+        if rest.is_empty() {
+            break;
+        }
+        let soon = boot.clock.now_ns().saturating_add(CONSOLE_NS);
+        let _ = boot.hypervisor.sched_poll(&[], Some(soon));
+    }
+}
