@@ -65,6 +65,14 @@ impl GrantArea for Area {
         Ok(())
     }
 
+    fn lend(&self, frame: Mfn) -> bool {
+        machine().lend(frame)
+    }
+
+    fn unlend(&self, frame: Mfn) {
+        machine().unlend(frame);
+    }
+
     fn may_share(&self, frame: Mfn) -> bool {
         machine().may_share(frame)
     }

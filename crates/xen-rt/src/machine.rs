@@ -10,7 +10,7 @@ use crate::layout;
 
 /// Facts of this boot.
 pub(crate) struct Machine {
-    /// Frame of each pseudo-physical number; [`GIVEN_BACK`] is set where there is none.
+    /// One word for each pseudo-physical number; see [`Slot`].
     p2m: &'static [AtomicU64],
     /// Numbers from here on are in the direct map.
     pub(crate) first_direct: u64,
@@ -19,13 +19,49 @@ pub(crate) struct Machine {
     shareable_end: AtomicU64,
 }
 
-/// Marks a number whose frame went back to Xen; the other bits are then the pool's.
-pub(crate) const GIVEN_BACK: u64 = 1 << 63;
-/// Bits of a list entry that are the frame's: 4 PiB of machine memory. Above them a page table of user space has the number of
-/// its companion page.
-const FRAME_BITS: u32 = 40;
-/// Numbers that fit above the frame: 32 GiB of the domain's own memory.
-pub(crate) const COMPANIONS: u64 = 1 << (63 - FRAME_BITS);
+/// What the word of a number says.
+///
+/// Xen's builder makes the list with nothing but frames in it. We keep more in it, so that what decides about memory lies where no
+/// other domain can ever write, and costs nothing: 38 bits of frame (1 PiB of machine memory), above them 24 bits of
+/// a number or a count, and two flags.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Slot {
+    /// Somebody has the page, and lends it under so many references.
+    Out { frame: Mfn, lent: u64 },
+    /// The floor's own: a free page with the next one's number, a page table with its companion's; 0 is none. It is never lent.
+    Kept { frame: Mfn, link: Pfn },
+    /// Xen has the frame; the next such number.
+    GivenBack { next: Pfn },
+}
+
+const FRAME_BITS: u32 = 38;
+const LINK_BITS: u32 = 24;
+const KEPT: u64 = 1 << 62;
+const GIVEN_BACK: u64 = 1 << 63;
+/// Numbers that can be linked: 64 GiB of the domain's own memory.
+pub(crate) const LINKS: u64 = 1 << LINK_BITS;
+
+impl Slot {
+    pub(crate) const fn decode(word: u64) -> Self {
+        let frame = Mfn(word & ((1 << FRAME_BITS) - 1));
+        let high = (word >> FRAME_BITS) & (LINKS - 1);
+        if word & GIVEN_BACK != 0 {
+            Self::GivenBack { next: Pfn(high) }
+        } else if word & KEPT != 0 {
+            Self::Kept { frame, link: Pfn(high) }
+        } else {
+            Self::Out { frame, lent: high }
+        }
+    }
+
+    pub(crate) const fn encode(self) -> u64 {
+        match self {
+            Self::Out { frame, lent } => frame.0 | lent << FRAME_BITS,
+            Self::Kept { frame, link } => KEPT | frame.0 | link.0 << FRAME_BITS,
+            Self::GivenBack { next } => GIVEN_BACK | next.0 << FRAME_BITS,
+        }
+    }
+}
 
 static MACHINE: Once<Machine> = Once::new();
 
@@ -52,29 +88,41 @@ impl Machine {
         self.p2m.len() as u64
     }
 
-    /// The frame behind a number.
-    pub(crate) fn frame(&self, pfn: Pfn) -> Option<Mfn> {
-        let value = self.p2m.get(usize::try_from(pfn.0).ok()?)?.load(Ordering::Relaxed);
-        (value & GIVEN_BACK == 0).then_some(Mfn(value & ((1 << FRAME_BITS) - 1)))
+    /// What is known about a number.
+    pub(crate) fn slot(&self, pfn: Pfn) -> Option<Slot> {
+        let word = self.p2m.get(usize::try_from(pfn.0).ok()?)?;
+        Some(Slot::decode(word.load(Ordering::Relaxed)))
     }
 
-    /// Remembers the page that goes with a page table; number 0 forgets it.
-    pub(crate) fn set_companion(&self, table: Pfn, companion: Pfn) {
-        let (Some(slot), Some(frame)) = (self.slot(table), self.frame(table)) else { return };
-        debug_assert!(companion.0 < COMPANIONS, "checked when the address space was made");
-        slot.store(frame.0 | companion.0 << FRAME_BITS, Ordering::Relaxed);
+    /// # Panics
+    /// If there is no such number.
+    pub(crate) fn set_slot(&self, pfn: Pfn, slot: Slot) {
+        let index = usize::try_from(pfn.0).unwrap_or(usize::MAX);
+        self.p2m[index].store(slot.encode(), Ordering::Relaxed);
+    }
+
+    /// The frame behind a number.
+    pub(crate) fn frame(&self, pfn: Pfn) -> Option<Mfn> {
+        match self.slot(pfn)? {
+            Slot::Out { frame, .. } | Slot::Kept { frame, .. } => Some(frame),
+            Slot::GivenBack { .. } => None,
+        }
+    }
+
+    /// Makes a page the floor's own, with a link.
+    pub(crate) fn keep(&self, pfn: Pfn, link: Pfn) {
+        debug_assert!(link.0 < LINKS, "checked where numbers come from");
+        if let Some(frame) = self.frame(pfn) {
+            self.set_slot(pfn, Slot::Kept { frame, link });
+        }
     }
 
     /// The page that goes with a page table.
     pub(crate) fn companion(&self, table: Pfn) -> Option<Pfn> {
-        let value = self.slot(table)?.load(Ordering::Relaxed);
-        let companion = Pfn(value >> FRAME_BITS);
-        (value & GIVEN_BACK == 0 && companion.0 != 0).then_some(companion)
-    }
-
-    /// The word of a number, for the pool.
-    pub(crate) fn slot(&self, pfn: Pfn) -> Option<&AtomicU64> {
-        self.p2m.get(usize::try_from(pfn.0).ok()?)
+        match self.slot(table)? {
+            Slot::Kept { link, .. } if link.0 != 0 => Some(link),
+            _ => None,
+        }
     }
 
     /// The number of one of our frames.
@@ -88,12 +136,35 @@ impl Machine {
         self.shareable_end.store(end, Ordering::Relaxed);
     }
 
-    /// Whether other domains may be given the frame: it is ours, and lies where only pages of words lie.
+    /// Counts one more reference under which the frame is lent. `false`: other domains may not be given it. They may if it is
+    /// ours, lies where only pages of words lie, and is neither free nor a page table.
+    pub(crate) fn lend(&self, frame: Mfn) -> bool {
+        match self.shareable(frame) {
+            Some((pfn, Slot::Out { frame, lent })) if lent + 1 < LINKS => {
+                self.set_slot(pfn, Slot::Out { frame, lent: lent + 1 });
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Undoes one [`Self::lend`].
+    pub(crate) fn unlend(&self, frame: Mfn) {
+        if let Some((pfn, Slot::Out { frame, lent })) = self.shareable(frame) {
+            self.set_slot(pfn, Slot::Out { frame, lent: lent.saturating_sub(1) });
+        }
+    }
+
+    /// Whether Xen may copy into and out of the frame for somebody.
     pub(crate) fn may_share(&self, frame: Mfn) -> bool {
-        self.number(frame).is_some_and(|pfn| {
-            pfn.0 >= self.shareable_start.load(Ordering::Relaxed)
-                && pfn.0 < self.shareable_end.load(Ordering::Relaxed)
-        })
+        matches!(self.shareable(frame), Some((_, Slot::Out { .. })))
+    }
+
+    fn shareable(&self, frame: Mfn) -> Option<(Pfn, Slot)> {
+        let pfn = self.number(frame)?;
+        let within = pfn.0 >= self.shareable_start.load(Ordering::Relaxed)
+            && pfn.0 < self.shareable_end.load(Ordering::Relaxed);
+        if within { Some((pfn, self.slot(pfn)?)) } else { None }
     }
 }
 

@@ -121,7 +121,8 @@ impl crate::tables::sealed::Sealed for BootMemory {}
 
 impl crate::tables::TableSource for BootMemory {
     fn take(&mut self) -> Option<xen_sys::Pfn> {
-        let address = self.take_bottom(1)?;
-        crate::layout::direct_pfn(address as u64)
+        let page = crate::layout::direct_pfn(self.take_bottom(1)? as u64)?;
+        machine::machine().keep(page, xen_sys::Pfn(0));
+        Some(page)
     }
 }

@@ -157,17 +157,54 @@ impl Write for State {
     }
 }
 
-/// Prints for a dying kernel: takes the console even if the code that died held it.
+/// Turns that a dying kernel gives the console's daemon to make room, each of at most [`PATIENCE_NS`].
+const TURNS: u32 = 100;
+const PATIENCE_NS: u64 = 10_000_000;
+
+/// Prints for a dying kernel: takes the console even if the code that died held it, and waits for room, a second at most.
 pub fn print_in_panic(arguments: fmt::Arguments<'_>) {
-    match STATE.try_lock() {
-        Some(mut state) => {
-            let _ = state.write_fmt(arguments);
+    if STATE.try_lock().is_none() {
+        // SAFETY: one virtual CPU, upcalls masked: whoever holds the lock is below us on this stack and never runs
+        // again.
+        unsafe { STATE.force_unlock() };
+    }
+    let _ = LastWords { turns: TURNS }.write_fmt(arguments);
+}
+
+struct LastWords {
+    turns: u32,
+}
+
+impl Write for LastWords {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        for line in text.split_inclusive('\n') {
+            self.write_all(line.trim_end_matches('\n').as_bytes());
+            if line.ends_with('\n') {
+                self.write_all(b"\r\n");
+            }
         }
-        None => {
-            // SAFETY: one virtual CPU, upcalls masked: whoever holds the lock is below us on this stack and never runs
-            // again.
-            unsafe { STATE.force_unlock() };
-            let _ = STATE.lock().write_fmt(arguments);
+        Ok(())
+    }
+}
+
+impl LastWords {
+    fn write_all(&mut self, mut bytes: &[u8]) {
+        loop {
+            let mut state = STATE.lock();
+            bytes = &bytes[state.write_some(bytes)..];
+            let State { output: Some(Output::Ring { port, hypervisor, .. }), clock, .. } = &*state else {
+                return;
+            };
+            if bytes.is_empty() || self.turns == 0 {
+                return;
+            }
+            self.turns -= 1;
+            let until = clock.map(|clock| clock.now_ns() + PATIENCE_NS);
+            match until {
+                // The daemon raises the port when it has taken something.
+                Some(_) => drop(hypervisor.sched_poll(&[*port], until)),
+                None => hypervisor.sched_yield(),
+            }
         }
     }
 }

@@ -42,8 +42,17 @@ pub struct InUse;
 pub trait GrantArea: Sync {
     /// Makes the first `frames` frames of the area the table's, mapped and writable.
     fn grow(&self, frames: u32) -> Result<(), Errno>;
-    /// Whether `frame` holds nothing but words that may change at any time, so that lending it harms nobody here.
+    /// Whether `frame` holds nothing but words that may change at any time, so that lending it, or having Xen copy into it,
+    /// harms nobody here.
     fn may_share(&self, frame: Mfn) -> bool;
+    /// Takes note that `frame` is lent under one more reference; `false`: it may not be.
+    fn lend(&self, frame: Mfn) -> bool {
+        self.may_share(frame)
+    }
+    /// One of those references has been taken back.
+    fn unlend(&self, frame: Mfn) {
+        let _ = frame;
+    }
 }
 
 /// This domain's grant table.
@@ -118,7 +127,7 @@ impl GrantTable {
             return Err(PermitError::Occupied);
         }
         let number = u32::try_from(frame.0).map_err(|_| PermitError::Unshareable)?;
-        if !self.source.may_share(frame) {
+        if !self.source.lend(frame) {
             return Err(PermitError::Unshareable);
         }
         let flags = match access {
@@ -136,7 +145,7 @@ impl GrantTable {
     /// # Errors
     /// [`InUse`]: mapped, or reserved for the toolstack. The entry is as before: new maps of it go on to succeed.
     pub fn try_revoke(&self, reference: GrantRef) -> Result<(), InUse> {
-        let (header, _) = self.entry(reference).ok_or(InUse)?;
+        let (header, body) = self.entry(reference).ok_or(InUse)?;
         let mut now = header.load(Ordering::SeqCst);
         // Xen changes only the two use bits, and each change is one of the grantee's hypercalls; we give up after a few.
         for _ in 0..16 {
@@ -144,7 +153,11 @@ impl GrantTable {
                 return Err(InUse);
             }
             match header.compare_exchange(now, 0, Ordering::SeqCst, Ordering::SeqCst) {
-                Ok(_) => return Ok(()),
+                Ok(0) => return Ok(()),
+                Ok(_) => {
+                    self.source.unlend(Mfn(u64::from(body.load(Ordering::Relaxed))));
+                    return Ok(());
+                }
                 Err(changed) => now = changed,
             }
         }

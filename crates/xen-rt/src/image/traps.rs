@@ -8,6 +8,7 @@
 //! and returns: the loop around the block looks at the ports.
 
 use core::arch::global_asm;
+use core::fmt;
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use xen::native::{check, raw};
@@ -18,7 +19,6 @@ use crate::user::context;
 
 /// Registers when the kernel itself trapped, in the order in which the stub pushed them.
 #[repr(C)]
-#[derive(Debug)]
 pub(crate) struct KernelTrap {
     r15: u64,
     r14: u64,
@@ -42,6 +42,18 @@ pub(crate) struct KernelTrap {
     rflags: u64,
     rsp: u64,
     ss: u64,
+}
+
+impl fmt::Display for KernelTrap {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { rax, rbx, rcx, rdx, rsi, rdi, rbp, rsp, .. } = self;
+        let Self { r8, r9, r10, r11, r12, r13, r14, r15, .. } = self;
+        writeln!(f, "  rip {:016x} flags {:x} cs {:x} ss {:x}", self.rip, self.rflags, self.cs, self.ss)?;
+        writeln!(f, "  rax {rax:016x} rbx {rbx:016x} rcx {rcx:016x} rdx {rdx:016x}")?;
+        writeln!(f, "  rsi {rsi:016x} rdi {rdi:016x} rbp {rbp:016x} rsp {rsp:016x}")?;
+        writeln!(f, "  r8  {r8:016x} r9  {r9:016x} r10 {r10:016x} r11 {r11:016x}")?;
+        write!(f, "  r12 {r12:016x} r13 {r13:016x} r14 {r14:016x} r15 {r15:016x}")
+    }
 }
 
 /// Where to go on if the next kernel exception was expected; 0 otherwise.
@@ -238,7 +250,7 @@ extern "C" fn kernel_trap(frame: &mut KernelTrap) {
     let address = super::boot::shared_info_word(shared_info::CR2);
     super::panic::set_trap_origin(frame.rip, frame.rbp);
     panic!(
-        "exception {} with error {:#x} in the kernel, cr2 {address:#x}: {frame:#x?}",
+        "exception {} with error {:#x} in the kernel, address {address:#x}\n{frame}",
         frame.vector, frame.error
     );
 }

@@ -119,14 +119,14 @@ impl UserContext {
     }
 
     /// Makes the context one that the processor accepts: a program, or the kernel for it, may have written anything.
-    fn sanitise(&mut self) {
+    pub(super) fn sanitise(&mut self) {
         self.regs.rflags = (self.regs.rflags & RFLAGS_FREE) | RFLAGS_SET;
         self.fx[MXCSR + 2] = 0;
         self.fx[MXCSR + 3] = 0;
     }
 
     /// What the last trap was.
-    fn exit(&self, fault_address: u64) -> Exit {
+    pub(super) fn exit(&self, fault_address: u64) -> Exit {
         match self.vector {
             VECTOR_EVENT => Exit::Event,
             VECTOR_SYSCALL => Exit::Syscall,
@@ -142,7 +142,7 @@ impl UserContext {
 
     /// The flags word of the iret frame. The quick way back (SYSRET) puts rip into rcx and rflags into r11, which is what a system call does
     /// to them anyway.
-    fn iret_flags(&self) -> u64 {
+    pub(super) fn iret_flags(&self) -> u64 {
         let quick = self.regs.rcx == self.regs.rip && self.regs.r11 == self.regs.rflags;
         if quick { trap::VGCF_IN_SYSCALL } else { 0 }
     }

@@ -1,23 +1,22 @@
 //! Frames: a domain's private memory, one page at a time, some of it given back to Xen while nobody needs it.
 
-use core::sync::atomic::Ordering;
-
 use xen::Hypervisor;
 use xen::hypervisor::PopulateSlot;
 use xen_ring::PageWords;
 use xen_sys::memory::{Flush, MulticallEntry};
 use xen_sys::{Errno, Mfn, PAGE_SIZE, Pfn, hypercall};
 
-use crate::machine::{GIVEN_BACK, load64, machine, store64, words};
+use crate::machine::{LINKS, Slot, machine, words};
 use crate::tables::{TableSource, sealed};
 use crate::{BootMemory, layout, native, pte};
 
 /// Frames that go to Xen or come from it in one hypercall.
 const BATCH: usize = 32;
 /// End of a list of numbers.
-const END: u64 = 0;
+const END: Pfn = Pfn(0);
 
-/// A page of private memory with its machine frame. Whoever has it owns it; [`FramePool::free`] ends that.
+/// A page of private memory with its machine frame. Whoever has it owns it; [`FramePool::free`] ends that. It may be lent by
+/// its machine frame meanwhile.
 #[must_use = "a frame that is dropped is lost"]
 #[derive(PartialEq, Eq, Debug)]
 pub struct Frame(pub(crate) Pfn);
@@ -40,6 +39,25 @@ impl Frame {
     pub fn zero(&self) {
         self.words().zero();
     }
+
+    /// Makes it the kernel's: a page table, or what goes with one. `None`, and the frame is lost, if it is lent: a new frame never is.
+    pub(crate) fn into_kept(self) -> Option<Pfn> {
+        match machine().slot(self.0) {
+            Some(Slot::Out { lent: 0, .. }) => {
+                machine().keep(self.0, END);
+                Some(self.0)
+            }
+            _ => None,
+        }
+    }
+
+    /// Undoes [`Self::into_kept`].
+    pub(crate) fn from_kept(page: Pfn) -> Self {
+        if let Some(frame) = machine().frame(page) {
+            machine().set_slot(page, Slot::Out { frame, lent: 0 });
+        }
+        Self(page)
+    }
 }
 
 /// No frame can be had: the domain is at its ceiling, or the host has no memory. Counted in [`PoolCounters`].
@@ -57,6 +75,8 @@ pub struct PoolCounters {
     pub populate_failures: u64,
     /// Allocations refused.
     pub refused: u64,
+    /// Frames that were freed while they were lent: they are not used again, and their owner forgot to revoke.
+    pub lost: u64,
 }
 
 /// Free frames, and the numbers whose frames Xen has.
@@ -68,21 +88,28 @@ pub struct FramePool {
     fresh: u64,
     /// … up to here.
     fresh_end: u64,
-    /// First of the list of free frames; each has the next one's number in its first words.
-    free: u64,
+    /// First of the list of free frames; linked through their slots in the machine's list.
+    free: Pfn,
     /// How many there are in that list.
     free_len: usize,
-    /// First of the list of numbers without frame; linked through their slots in the machine's list.
-    gone: u64,
+    /// First of the list of numbers without frame, linked likewise.
+    gone: Pfn,
     gone_len: usize,
     reserve: usize,
     counters: PoolCounters,
 }
 
 impl FramePool {
-    /// A pool of `frames` pages of `memory`, the last `reserve` of them the kernel's; `None` if there are not as many.
+    /// A pool of `frames` pages of `memory`, the last `reserve` of them the kernel's; `None` if there are not as many, or some lie
+    /// beyond the first 64 GiB.
     pub fn new(memory: &mut BootMemory, frames: usize, reserve: usize) -> Option<Self> {
         let first = layout::direct_pfn(memory.take_bottom(frames)? as u64)?.0;
+        if first + frames as u64 > LINKS {
+            return None;
+        }
+        for page in first..first + frames as u64 {
+            machine().keep(Pfn(page), END);
+        }
         Some(Self {
             fresh: first,
             fresh_end: first + frames as u64,
@@ -124,10 +151,17 @@ impl FramePool {
         })
     }
 
-    /// Takes a frame back.
+    /// Takes a frame back. Revoke its grants first: a frame that is lent is lost, and counted.
     pub fn free(&mut self, frame: Frame) {
-        store64(frame.words(), 0, self.free);
-        self.free = frame.0.0;
+        match frame.into_kept() {
+            Some(page) => self.push(page),
+            None => self.counters.lost += 1,
+        }
+    }
+
+    fn push(&mut self, page: Pfn) {
+        machine().keep(page, self.free);
+        self.free = page;
         self.free_len += 1;
     }
 
@@ -172,7 +206,7 @@ impl FramePool {
     }
 
     fn give_back_batch(&mut self, count: usize) -> usize {
-        let mut pages = [Pfn(END); BATCH];
+        let mut pages = [END; BATCH];
         let mut frames = [Mfn(0); BATCH];
         let mut used = 0;
         while used < count {
@@ -203,7 +237,7 @@ impl FramePool {
 
     /// Gets up to a batch of frames from Xen.
     fn repopulate(&mut self) {
-        let mut pages = [Pfn(END); BATCH];
+        let mut pages = [END; BATCH];
         let mut used = 0;
         while used < BATCH {
             let Some(page) = self.pop_gone() else { break };
@@ -214,7 +248,7 @@ impl FramePool {
             return;
         }
         let pages = &pages[..used];
-        let mut slots = [PopulateSlot::wanted(Pfn(END)); BATCH];
+        let mut slots = [PopulateSlot::wanted(END); BATCH];
         for (slot, page) in slots.iter_mut().zip(pages) {
             *slot = PopulateSlot::wanted(*page);
         }
@@ -224,9 +258,7 @@ impl FramePool {
             self.counters.populate_failures += 1;
         }
         for (page, slot) in pages[..done].iter().zip(&slots) {
-            if let Some(entry) = machine().slot(*page) {
-                entry.store(slot.frame().0, Ordering::Relaxed);
-            }
+            machine().set_slot(*page, Slot::Out { frame: slot.frame(), lent: 0 });
         }
         map_direct(&pages[..done], |page| pte::kernel(page, pte::Kernel::ReadWrite))
             .expect("new frames can be mapped");
@@ -242,33 +274,37 @@ impl FramePool {
     }
 
     fn pop(&mut self) -> Option<Frame> {
-        if self.free != END {
-            let frame = Frame(Pfn(self.free));
-            self.free = load64(frame.words(), 0);
-            self.free_len -= 1;
-            return Some(frame);
+        if self.free == END {
+            return (self.fresh < self.fresh_end).then(|| {
+                let page = Pfn(self.fresh);
+                self.fresh += 1;
+                Frame::from_kept(page)
+            });
         }
-        (self.fresh < self.fresh_end).then(|| {
-            let frame = Frame(Pfn(self.fresh));
-            self.fresh += 1;
-            frame
-        })
+        let page = self.free;
+        match machine().slot(page) {
+            Some(Slot::Kept { link, .. }) => self.free = link,
+            other => panic!("a free page is {other:?}"),
+        }
+        self.free_len -= 1;
+        Some(Frame::from_kept(page))
     }
 
     fn push_gone(&mut self, page: Pfn) {
-        if let Some(slot) = machine().slot(page) {
-            slot.store(GIVEN_BACK | self.gone, Ordering::Relaxed);
-            self.gone = page.0;
-            self.gone_len += 1;
-        }
+        machine().set_slot(page, Slot::GivenBack { next: self.gone });
+        self.gone = page;
+        self.gone_len += 1;
     }
 
     fn pop_gone(&mut self) -> Option<Pfn> {
         if self.gone == END {
             return None;
         }
-        let page = Pfn(self.gone);
-        self.gone = machine().slot(page)?.load(Ordering::Relaxed) & !GIVEN_BACK;
+        let page = self.gone;
+        match machine().slot(page) {
+            Some(Slot::GivenBack { next }) => self.gone = next,
+            other => panic!("a page without frame is {other:?}"),
+        }
         self.gone_len -= 1;
         Some(page)
     }
@@ -290,7 +326,7 @@ impl sealed::Sealed for FramePool {}
 
 impl TableSource for FramePool {
     fn take(&mut self) -> Option<Pfn> {
-        self.alloc_reserved().ok().map(|frame| frame.0)
+        self.alloc_reserved().ok().and_then(Frame::into_kept)
     }
 }
 

@@ -11,9 +11,9 @@ use xen_sys::memory::{Flush, MmuExtOp, MmuUpdate, MulticallEntry, mmuext};
 use xen_sys::{DomId, Errno, GrantHandle, GrantRef, GrantStatus, PAGE_SHIFT, Pfn, grant, hypercall};
 
 use super::shadow::{HANDLES, Shadow};
-use super::{Frame, FramePool, OutOfFrames, Prot, UserPage};
-use crate::machine::{COMPANIONS, load64, machine, store64, words};
-use crate::tables::{self, Table};
+use super::{Frame, FramePool, Prot, UserPage};
+use crate::machine::{load64, machine, store64, words};
+use crate::tables::{self, Table, TableSource};
 use crate::{layout, native, pte};
 
 /// Grants that are mapped or unmapped in one hypercall.
@@ -126,12 +126,9 @@ impl UserSpace {
     /// An empty address space.
     ///
     /// # Errors
-    /// [`MapError::OutOfFrames`], or what Xen said to the new root; `E2BIG` for a domain of more than 32 GiB.
+    /// [`MapError::OutOfFrames`], or what Xen said to the new root.
     pub fn new(pool: &mut FramePool) -> Result<Self, MapError> {
-        if machine().pages() > COMPANIONS {
-            return Err(MapError::Xen(Errno::TOOBIG));
-        }
-        let root = Table(pool.alloc_reserved().map_err(out_of_frames)?.0);
+        let root = Table(pool.take().ok_or(MapError::OutOfFrames)?);
         root.words().zero();
         root.seal().map_err(MapError::Xen)?;
         let mut pin = [MmuExtOp { cmd: mmuext::PIN_L4_TABLE, arg1: root.frame().0, arg2: 0 }];
@@ -495,28 +492,29 @@ impl UserSpace {
         level: u32,
         index: usize,
     ) -> Result<Table, MapError> {
-        let frame = pool.alloc_reserved().map_err(out_of_frames)?;
+        let table = Table(pool.take().ok_or(MapError::OutOfFrames)?);
         let companion = match level {
-            2 => match pool.alloc_reserved() {
-                Ok(companion) => Some(companion),
-                Err(OutOfFrames) => {
-                    pool.free(frame);
+            2 => match pool.take() {
+                Some(companion) => Some(companion),
+                None => {
+                    pool.free(Frame::from_kept(table.0));
                     return Err(MapError::OutOfFrames);
                 }
             },
             _ => None,
         };
-        let table = Table(frame.0);
-        frame.zero();
+        table.words().zero();
         let hooked = table.seal().and_then(|()| above.hook(index, table)).and_then(|()| {
             // The kernel has the same half.
             if level == 4 { tables::root().hook(index, table) } else { Ok(()) }
         });
+        // Xen does not refuse an empty page; if it did, two pages would be lost.
         hooked.map_err(MapError::Xen)?;
         self.table_frames += 1;
         if let Some(companion) = companion {
-            companion.zero();
-            machine().set_companion(table.0, companion.0);
+            // SAFETY: a page of ours that holds words.
+            unsafe { words(companion) }.zero();
+            machine().keep(table.0, companion);
             self.table_frames += 1;
         }
         Ok(table)
@@ -574,11 +572,10 @@ fn free_tables(table: Table, level: u32, pool: &mut FramePool) {
             }
         }
     } else if let Some(companion) = machine().companion(table.0) {
-        machine().set_companion(table.0, Pfn(0));
-        pool.free(Frame(companion));
+        pool.free(Frame::from_kept(companion));
     }
     table.unseal().expect("a page that is no table any more");
-    pool.free(Frame(table.0));
+    pool.free(Frame::from_kept(table.0));
 }
 
 const EMPTY_MAP: MapGrantRef = MapGrantRef {
@@ -608,8 +605,4 @@ fn unmap_grants(ops: &mut [UnmapGrantRef]) {
     for op in ops {
         assert!(op.status.is_okay(), "Xen does not know our mapping: {op:?}");
     }
-}
-
-fn out_of_frames(_: OutOfFrames) -> MapError {
-    MapError::OutOfFrames
 }

@@ -68,6 +68,31 @@ pub(crate) fn unshareable(world: &mut World) -> Outcome {
     Ok(())
 }
 
+/// Frames that nobody has cannot be lent, and one that is freed while it is lent is not used again.
+pub(crate) fn lost(world: &mut World) -> Outcome {
+    let (grants, domid) = (world.boot.grants, world.boot.domid);
+    let reference = GrantRef(FIRST);
+    let frame = world.pool.alloc().map_err(|_| "alloc")?;
+    let number = frame.mfn();
+    world.pool.free(frame);
+    check!(grants.permit(reference, domid, number, Access::ReadWrite) == Err(PermitError::Unshareable));
+    let mut copies = [PageCopy::page(number, domid, reference, Direction::FromPeer)];
+    check!(
+        grants.copy(world.boot.hypervisor, &mut copies).is_ok() && copies[0].status == GrantStatus::BAD_PAGE
+    );
+
+    let frame = world.pool.alloc().map_err(|_| "alloc")?;
+    let number = frame.mfn();
+    let available = world.pool.available();
+    check!(grants.permit(reference, domid, number, Access::ReadWrite).is_ok());
+    check!(grants.permit(GrantRef(FIRST + 1), domid, number, Access::ReadWrite).is_ok());
+    check!(grants.try_revoke(reference).is_ok());
+    world.pool.free(frame);
+    check!(world.pool.counters().lost == 1 && world.pool.available() == available);
+    check!(grants.try_revoke(GrantRef(FIRST + 1)).is_ok());
+    Ok(())
+}
+
 pub(crate) fn refusals(world: &mut World) -> Outcome {
     let (grants, domid) = (world.boot.grants, world.boot.domid);
     let reference = GrantRef(FIRST);
