@@ -83,6 +83,15 @@ impl<M: Machine> Kernel<M> {
     /// # Errors
     /// [`StartError`], with the machine, which can still say why.
     pub fn start(machine: M, options: Options) -> Result<Self, (M, StartError)> {
+        let mut kernel = Self::new(machine, options)?;
+        match kernel.begin() {
+            Ok(()) => Ok(kernel),
+            Err(error) => Err((kernel.memory.machine, error)),
+        }
+    }
+
+    /// A kernel with a root filesystem and an open console, and nothing to run yet.
+    pub(crate) fn new(machine: M, options: Options) -> Result<Self, (M, StartError)> {
         let mut memory = Memory::new(machine, options.fault_around);
         let volume = match Volume::open(&mut memory.machine) {
             Ok(volume) => volume,
@@ -115,17 +124,16 @@ impl<M: Machine> Kernel<M> {
         if !hardware {
             kernel.say(format_args!("the processor has no RDRAND: random numbers may be guessed"));
         }
-        match kernel.begin() {
-            Ok(()) => Ok(kernel),
-            Err(error) => Err((kernel.memory.machine, error)),
+        for _ in 0..3 {
+            let console = Description::new(Object::Device(Device::Console), None, flags::RDWR);
+            if let Err(error) = kernel.files.open(console, false) {
+                return Err((kernel.memory.machine, StartError::Directory(error)));
+            }
         }
+        Ok(kernel)
     }
 
     fn begin(&mut self) -> Result<(), StartError> {
-        for _ in 0..3 {
-            let console = Description::new(Object::Device(Device::Console), None, flags::RDWR);
-            self.files.open(console, false).map_err(StartError::Directory)?;
-        }
         let options = self.options.clone();
         self.change_directory(&options.cwd).map_err(StartError::Directory)?;
         self.exec(&options.init, &options.args, &options.env).map_err(StartError::Program)
@@ -156,7 +164,7 @@ impl<M: Machine> Kernel<M> {
         }
     }
 
-    fn page_fault(&mut self, address: u64, write: bool, fetch: bool) {
+    pub(crate) fn page_fault(&mut self, address: u64, write: bool, fetch: bool) {
         let access = match (fetch, write) {
             (true, _) => Access::Fetch,
             (_, true) => Access::Write,
@@ -200,7 +208,7 @@ impl<M: Machine> Kernel<M> {
     }
 
     /// Acts upon the next pending signal.
-    fn deliver(&mut self) {
+    pub(crate) fn deliver(&mut self) {
         // A handler's frame that cannot be written raises SIGSEGV, once more with its default action.
         for _ in 0..3 {
             match self.process.signals.next() {

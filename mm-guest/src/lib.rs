@@ -23,6 +23,8 @@ extern crate alloc;
 
 mod errno;
 mod exec;
+#[cfg(test)]
+mod fake;
 mod files;
 mod fs;
 mod kernel;

@@ -99,7 +99,7 @@ impl<M: Machine> Kernel<M> {
                     ("SwapFree:", 0),
                 ];
                 for (name, pages) in lines {
-                    writeln!(page, "{name:<15}{:>9} kB", kilobytes(pages))?;
+                    writeln!(page, "{name:<16}{:>8} kB", kilobytes(pages))?;
                 }
                 Ok(())
             }

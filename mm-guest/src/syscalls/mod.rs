@@ -13,6 +13,8 @@ mod poll;
 mod process;
 mod signals;
 mod stat;
+#[cfg(test)]
+mod tests;
 mod time;
 mod trace;
 
@@ -61,7 +63,7 @@ impl<M: Machine> Kernel<M> {
 
     /// The table. Numbers are those of `arch/x86/entry/syscalls/syscall_64.tbl`.
     #[expect(clippy::too_many_lines, reason = "one line for each call")]
-    fn dispatch(&mut self, call: u64, a: Args) -> SysResult {
+    pub(super) fn dispatch(&mut self, call: u64, a: Args) -> SysResult {
         match call {
             0 => self.sys_read(a[0], a[1], a[2]),
             1 => self.sys_write(a[0], a[1], a[2]),

@@ -285,12 +285,7 @@ impl<M: Machine> Memory<M> {
             None => self.store.lend(file, file_page, UserPage(page)),
         };
         let Some(frame) = frame else { return Err(Fault::NoMemory) };
-        // The other place may have been the last of its region.
-        let mapped = match self.resident.prepare(page) {
-            Ok(()) => self.machine.map_private(UserPage(page), frame, vma.rights.prot()),
-            Err(_) => Err(frame),
-        };
-        match mapped {
+        match self.machine.map_private(UserPage(page), frame, vma.rights.prot()) {
             Ok(()) => {
                 self.resident.set(page, Presence::Private);
                 Ok(())

@@ -3,7 +3,7 @@
 use core::ops::Range;
 
 use super::vma::{Backing, Rights, Vma};
-use super::{BATCH, MAP_TOP, Memory, Presence};
+use super::{Batch, MAP_TOP, Memory, Presence};
 use crate::errno::Errno;
 use crate::machine::Machine;
 use crate::page::{PAGE_SIZE, USER_END, USER_START, UserPage, pages, round_up};
@@ -140,38 +140,51 @@ impl<M: Machine> Memory<M> {
         if self.vmas.overlapping(range.clone()).any(refused) {
             return Err(Errno::ACCES);
         }
+        self.vmas.reserve(2)?;
+        self.drop_unlike(range.clone(), rights);
         self.vmas.change(range.clone(), |vma| vma.rights = rights)?;
-        self.protect_pages(range, rights);
+        self.protect_private(range, rights);
         Ok(())
     }
 
-    /// Gives present private pages the new rights. A shared page whose entry would have to change is unmapped instead and
-    /// comes back with the next touch.
-    fn protect_pages(&mut self, range: Range<u64>, rights: Rights) {
-        let mut private = [UserPage(0); BATCH];
-        let mut count = 0;
+    /// Unmaps shared pages whose entries would have to change, under the mappings' old rights. They come back with the
+    /// next touch.
+    fn drop_unlike(&mut self, range: Range<u64>, rights: Rights) {
+        let mut at = range.start;
+        while at < range.end
+            && let Some(vma) = self.vmas.find(at).copied()
+        {
+            let part = vma.part(&(at..range.end));
+            at = part.end;
+            let mut from = part.start;
+            let unlike = rights.none() || rights.exec() != vma.rights.exec();
+            while unlike && let Some(page) = self.resident.next(from..part.end) {
+                from = page + 1;
+                if self.resident.get(page) == Presence::Shared {
+                    self.drop_pages(page..page + 1);
+                }
+            }
+        }
+    }
+
+    /// Gives present private pages the new rights.
+    fn protect_private(&mut self, range: Range<u64>, rights: Rights) {
+        let mut private = Batch::new(UserPage(0));
         let mut from = range.start;
         while let Some(page) = self.resident.next(from..range.end) {
             from = page + 1;
             if rights.none() && self.send_home(page) {
                 continue; // reads of the file must still find it
             }
-            match self.resident.get(page) {
-                Presence::Private => {
-                    private[count] = UserPage(page);
-                    count += 1;
-                }
-                _ if rights.none() || rights.exec() => self.drop_pages(page..page + 1),
-                _ => {}
+            if self.resident.get(page) == Presence::Private {
+                private.push(UserPage(page));
             }
-            if count == BATCH {
-                self.machine.protect(&private, rights.prot());
-                count = 0;
+            if private.is_full() {
+                self.machine.protect(private.taken(), rights.prot());
+                private.clear();
             }
         }
-        if count > 0 {
-            self.machine.protect(&private[..count], rights.prot());
-        }
+        self.machine.protect(private.taken(), rights.prot());
     }
 
     /// `brk`: gives the end of the heap, moved if it could be.

@@ -5,6 +5,8 @@ mod map;
 mod remap;
 mod resident;
 mod store;
+#[cfg(test)]
+mod tests;
 mod user;
 mod vma;
 
@@ -155,7 +157,7 @@ impl<M: Machine> Memory<M> {
                 self.machine.unmap_shared(shared.taken());
                 shared.clear();
             }
-            let Some(page) = next else { return };
+            let Some(page) = next else { break };
             from = page + 1;
             if self.send_home(page) {
                 continue;
@@ -167,6 +169,7 @@ impl<M: Machine> Memory<M> {
             }
             self.resident.set(page, Presence::Absent);
         }
+        self.resident.prune(range);
     }
 
     /// Takes a present page of a shared file out of the program's tables and back into the file; false for any other.

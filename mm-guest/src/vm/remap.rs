@@ -111,7 +111,7 @@ impl<M: Machine> Memory<M> {
         self.resident.prepare(to)?;
         let frame = self.machine.take(UserPage(from)).ok_or(Errno::FAULT)?;
         self.resident.set(from, Presence::Absent);
-        // The region of `from` may have been the last; the one of `to` was prepared and stays while it is empty.
+
         match self.machine.map_private(UserPage(to), frame, vma.rights.prot()) {
             Ok(()) => {
                 self.resident.set(to, Presence::Private);

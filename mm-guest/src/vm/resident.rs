@@ -84,8 +84,16 @@ impl Resident {
         };
         put(&mut region.present, now != Presence::Absent);
         put(&mut region.shared, now == Presence::Shared);
-        if now == Presence::Absent && region.present == [0; 8] {
-            self.regions.remove(place);
+    }
+
+    /// Forgets regions in the range of pages in which nothing is present.
+    pub(crate) fn prune(&mut self, range: Range<u64>) {
+        let low = self.regions.partition_point(|region| region.index < range.start / REGION);
+        let high = self.regions.partition_point(|region| region.index * REGION < range.end);
+        for place in (low..high).rev() {
+            if self.regions[place].present == [0; 8] {
+                self.regions.remove(place);
+            }
         }
     }
 

@@ -22,6 +22,11 @@ impl Rights {
         Self((prot & 7) as u8)
     }
 
+    #[cfg(test)]
+    pub(crate) const fn from_bits(bits: u8) -> Self {
+        Self(bits)
+    }
+
     pub(crate) fn new(read: bool, write: bool, exec: bool) -> Self {
         Self(u8::from(read) | u8::from(write) << 1 | u8::from(exec) << 2)
     }
@@ -147,7 +152,6 @@ impl Vma {
             && self.rights == next.rights
             && self.shared == next.shared
             && self.grows_down == next.grows_down
-            && !matches!(self.backing, Backing::Volume { valid, .. } if valid < self.pages())
             && self.backing.advanced(self.pages()) == next.backing
     }
 }
