@@ -122,6 +122,7 @@ impl M1 {
             host,
             ring_faults: self.ring_faults,
             closed: self.closed,
+            strangers: self.backend.strangers(now),
             turns: self.turns,
             started: self.started,
             now: wall,

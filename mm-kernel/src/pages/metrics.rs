@@ -146,6 +146,11 @@ fn faults(facts: &Facts<'_>, out: &mut Exposition<'_>) -> fmt::Result {
         ("m1_devices_closed_total", "Devices closed for what they did.", facts.closed),
         ("m1_devices_refused_total", "Devices that were never served.", facts.refusals.total()),
         ("m1_devices_attached_total", "Devices that were served.", counters.attached),
+        (
+            "m1_devices_forged_total",
+            "Frontends that named M1, of devices that dom0 did not make; nothing was done about them.",
+            facts.strangers,
+        ),
     ] {
         out.counter(name, help, value)?;
     }

@@ -43,6 +43,8 @@ pub struct Facts<'a> {
     pub ring_faults: u64,
     /// Devices that were closed because of what they did.
     pub closed: u64,
+    /// Times that somebody forged the frontend of a device that dom0 did not make.
+    pub strangers: u64,
     /// Turns of the loop.
     pub turns: u64,
     /// Seconds since 1970 at boot.

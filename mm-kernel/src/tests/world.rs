@@ -242,6 +242,7 @@ impl World {
             host,
             ring_faults: m1.ring_faults,
             closed: m1.closed,
+            strangers: m1.backend.strangers(0),
             turns: m1.turns,
             started: m1.started,
             now: m1.started + 5,

@@ -343,6 +343,36 @@ fn forged_links_are_never_offered() {
 }
 
 #[test]
+fn a_device_that_dom0_did_not_make_is_counted_and_no_more() {
+    for flavour in BOTH {
+        let mut world = World::new(flavour, 4);
+        let honest = world.connected(7);
+        // Domain 8 has a frontend of its own that it lets M1 read; the backend half there is not.
+        world.create(8, "v");
+        world.server.get_mut().detach_vbd(M1, 8, XVDA, true);
+        assert_eq!(world.run_long(), []);
+        world.now += 10_000_000_000;
+        assert_eq!(
+            world.backend.strangers(world.now),
+            0,
+            "honest beginnings and ends are nothing of that kind"
+        );
+        for state in ["1", "4"] {
+            let node = format!("/local/domain/8/device/vbd/{XVDA}/state");
+            let (written, events) = world.as_client(8, |calls| {
+                calls.write(xenstore::Transaction::NONE, &node, state.as_bytes())?;
+                calls.set_perms(xenstore::Transaction::NONE, &node, &["n8", "r3"])
+            });
+            assert_eq!((written, events), (Ok(()), vec![]));
+        }
+        assert_eq!(world.run_long(), []);
+        assert_eq!(world.backend.strangers(world.now + 10_000_000_000), 1);
+        assert_eq!(world.backend.len(), 1);
+        assert!(world.backend.info(honest).is_some());
+    }
+}
+
+#[test]
 fn names_that_are_no_numbers_are_passed_over() {
     let mut world = World::new(Flavour::Ocaml, 4);
     let root = format!("/local/domain/{M1}/backend/vbd");

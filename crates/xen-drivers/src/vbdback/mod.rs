@@ -11,6 +11,7 @@
 
 mod place;
 mod slot;
+mod strangers;
 
 use xen::{DomId, GrantRef, Port};
 use xenstore::{Client, Message, Refusal, RequestId, SendError, Transaction, path};
@@ -18,6 +19,7 @@ use xenstore::{Client, Message, Refusal, RequestId, SendError, Transaction, path
 use crate::Text;
 use place::Place;
 pub use slot::Slot;
+use strangers::Strangers;
 
 /// Requests of this module that are outstanding at most: others use the same connection.
 pub const IN_FLIGHT: usize = 16;
@@ -160,6 +162,7 @@ pub struct VbdBackend<'t> {
     quiet: bool,
     /// No slot has an event.
     silent: bool,
+    strangers: Strangers,
 }
 
 impl<'t> VbdBackend<'t> {
@@ -182,6 +185,7 @@ impl<'t> VbdBackend<'t> {
             next: 0,
             quiet: false,
             silent: false,
+            strangers: Strangers::new(),
         }
     }
 
@@ -195,6 +199,11 @@ impl<'t> VbdBackend<'t> {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// Times that a domain showed us the frontend of a device that dom0 did not make.
+    pub fn strangers(&mut self, now_ns: u64) -> u64 {
+        self.strangers.total(now_ns)
     }
 
     /// What is known of a device.
@@ -225,7 +234,14 @@ impl<'t> VbdBackend<'t> {
                 true
             }
             Message::Watch(event) if event.token == FRONT_TOKEN => {
-                self.mark_known(place::of_frontend(event.path));
+                let place = place::of_frontend(event.path);
+                self.mark_known(place);
+                if let Place::Device(client, devid) = place
+                    && event.path.ends_with("/state")
+                    && !self.knows(client, devid)
+                {
+                    self.strangers.notice(client, devid, self.now_ns);
+                }
                 true
             }
             Message::Watch(_) => false,
@@ -408,10 +424,15 @@ impl<'t> VbdBackend<'t> {
         }
     }
 
+    fn knows(&self, client: u16, devid: u32) -> bool {
+        let same = |slot: &Slot| slot.used && slot.info.domain.0 == client && slot.info.devid == devid;
+        self.slots.iter().any(same)
+    }
+
     /// A device exists, or did.
     fn learn(&mut self, client: u16, devid: u32) {
-        let same = |slot: &&mut Slot| slot.used && slot.info.domain.0 == client && slot.info.devid == devid;
-        if self.slots.iter_mut().any(|slot| same(&slot)) {
+        self.strangers.introduced(client, devid);
+        if self.knows(client, devid) {
             return;
         }
         match self.slots.iter_mut().find(|slot| !slot.used) {
