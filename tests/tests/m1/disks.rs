@@ -1,0 +1,87 @@
+//! M1's own disks, when they fail.
+
+use std::time::Duration;
+
+use m1_tests::Guest;
+use m1_tests::m1::{M1, m1};
+use m1_tests::unikernel::{Round, wait_rounds};
+
+use crate::bed::{BASE_PAGES, Bed, CLIENT, digest_of};
+use crate::clients::wait_all_back;
+use crate::endpoint::assert_states_add_up;
+
+/// The client reads these pages, and they are right.
+#[track_caller]
+fn assert_right(bed: &Bed, m1: &M1<'_>, first: usize, count: usize) {
+    let client = bed.unikernel(m1, &format!("first={first} pages={count}"));
+    let round = wait_rounds(&client, 1, CLIENT).expect("a digest")[0];
+    assert_eq!((round.pages, round.digest), (count as u64, digest_of(first..first + count)), "{round:?}");
+    client.wait_end(CLIENT).expect("it ends");
+}
+
+/// The client gets as far as `page`, and is told that this one cannot be read.
+#[track_caller]
+fn assert_error_at(client: &Guest<'_>, page: usize) {
+    let log = client.wait_log("mm-unikernel: round=0 ", CLIENT).expect("it says something");
+    assert!(log.contains(&format!("round=0 Page({page}, ")), "{log}");
+    assert_eq!(Round::all(&log).expect("a log"), []);
+    client.wait_end(CLIENT).expect("it ends");
+}
+
+fn state_of_base(m1: &M1<'_>) -> String {
+    let status = m1.status().expect("/status.json");
+    status["volumes"][0]["state"].as_str().expect("a state").to_owned()
+}
+
+#[test]
+fn a_disk_that_ends_early_is_an_error_to_who_reads_there_and_to_nobody_else() {
+    let bed = Bed::get();
+    let file = "/run/m1/short.img";
+    let script = format!(
+        "modprobe loop && mkdir -p /run/m1 && cat /dev/vda >{file} && device=$(losetup -f) && \
+         losetup -r $device {file} && echo $device"
+    );
+    let device = bed.sh(&script).expect("a loop device").trim().to_owned();
+    let m1 = bed.start(m1(&[&device], "volume=base:xvda"));
+    let before = m1.metrics().expect("/metrics");
+    // A quarter of it is left.
+    let end = BASE_PAGES / 4;
+    bed.sh(&format!("truncate -s $(({end} * 4096)) {file} && losetup -c {device}")).expect("losetup");
+    let client = bed.unikernel(&m1, &format!("first={}", end - 100));
+    assert_error_at(&client, end);
+    assert_right(&bed, &m1, 0, end);
+    let metrics = m1.metrics().expect("/metrics");
+    assert!(metrics.get("m1_block_read_errors_total") > 0.0);
+    let errors = [("kind", "grant_read"), ("result", "read_error")];
+    assert!(metrics.with("m1_faults_total", &errors) > Some(0.0));
+    assert_states_add_up(&metrics);
+    assert_eq!(m1.get("/ready").expect("an answer").status, 200);
+
+    // An error is not for ever: the disk is whole again.
+    bed.sh(&format!("cat /dev/vda >{file} && losetup -c {device}")).expect("losetup");
+    assert_right(&bed, &m1, 0, BASE_PAGES);
+    wait_all_back(&m1, &before);
+    bed.finish(m1);
+    bed.sh(&format!("losetup -d {device}; rm {file}")).expect("losetup");
+}
+
+#[test]
+fn a_disk_that_goes_away_takes_only_what_was_not_read_yet() {
+    let bed = Bed::get();
+    let m1 = bed.m1("");
+    let holder = bed.unikernel(&m1, "pages=512 hold=1");
+    holder.wait_log("holding", CLIENT).expect("it stays");
+    bed.sh(&format!("xl block-detach {} xvda", m1.domid())).expect("xl block-detach");
+    let deadline = std::time::Instant::now() + CLIENT;
+    while state_of_base(&m1) == "serving" {
+        assert!(std::time::Instant::now() < deadline, "M1 does not notice:\n{}", m1.log().expect("a log"));
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    assert_eq!(state_of_base(&m1), "its disk is gone: only what is cached is served");
+    assert_right(&bed, &m1, 0, 512);
+    let client = bed.unikernel(&m1, &format!("first={}", BASE_PAGES - 1));
+    assert_error_at(&client, BASE_PAGES - 1);
+    assert_eq!(m1.get("/healthz").expect("an answer").status, 200);
+    holder.destroy().expect("xl destroy");
+    bed.finish(m1);
+}
