@@ -93,3 +93,39 @@ fn whatever_is_written_on_a_ring_the_others_are_served_and_everything_comes_back
     }
     assert!(closed > 30, "most of them are found out: {closed}");
 }
+
+#[test]
+fn what_is_lent_is_lent_read_only_and_to_one_domain() {
+    use xen::{Access, GrantRef, GrantStatus};
+
+    let mut world = World::new(OPTIONS, 40);
+    let (client, other) = (world.client("base", 0), world.client("base", 0));
+    world.touch(client, 5);
+    let mm_client::Lookup::Have(reference) = world.clients[client].mm.lookup(5) else { panic!("it has it") };
+    let m1 = world.domain.id();
+    let published = world.published(world.clients[client].domain.id(), XVDA).expect("M1 accepted it");
+    let refused = |who: usize, reference, access| {
+        world.clients[who].domain.map(m1, reference, access).map(drop).expect_err("M1 lends too much")
+    };
+    for reference in [GrantRef(reference), published.info] {
+        assert_eq!(refused(client, reference, Access::ReadWrite), GrantStatus::GENERAL_ERROR);
+    }
+    for reference in [GrantRef(reference), published.info, published.ring] {
+        assert_eq!(refused(other, reference, Access::ReadOnly), GrantStatus::GENERAL_ERROR);
+    }
+    // Whatever else is in the table: a client maps nothing that was not lent to it.
+    let own = [reference, published.info.0, published.ring.0];
+    let held: std::vec::Vec<u32> = (0..3072)
+        .filter(|reference| !own.contains(reference))
+        .filter(|reference| {
+            world.clients[client].domain.map(m1, GrantRef(*reference), Access::ReadOnly).is_ok()
+        })
+        .collect();
+    let granted: std::vec::Vec<u32> = (0..64)
+        .filter_map(|page| match world.clients[client].mm.lookup(page) {
+            mm_client::Lookup::Have(reference) => Some(reference),
+            mm_client::Lookup::Missing => None,
+        })
+        .collect();
+    assert!(held.iter().all(|reference| granted.contains(reference)), "{held:?} of {granted:?}");
+}
