@@ -366,11 +366,6 @@ impl<M: Machine> Kernel<M> {
         }
     }
 
-    pub(super) fn sys_execve(&mut self, _path: u64, _args: u64, _env: u64) -> SysResult {
-        // Not yet: see docs/SYSCALLS.md.
-        Err(Errno::NOSYS)
-    }
-
     pub(super) fn sys_preadv2(&mut self, a: Args) -> SysResult {
         if a[5] != 0 {
             return Err(Errno::OPNOTSUPP);

@@ -107,7 +107,7 @@ impl<M: Machine> Kernel<M> {
             41 | 53 => Err(Errno::AFNOSUPPORT),
             // clone, fork, vfork: the one process that there is room for exists.
             56..=58 => Err(Errno::AGAIN),
-            59 => self.sys_execve(a[0], a[1], a[2]),
+
             60 | 231 => self.sys_exit(a[0]),
             // wait4, waitid: there are no children.
             61 | 247 => Err(Errno::CHILD),

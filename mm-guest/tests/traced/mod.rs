@@ -246,7 +246,8 @@ impl Machine for Traced {
         }
         if self.held.insert(page.0) {
             self.requests += 1;
-            self.held.extend(page.0..(page.0 + self.window).min(self.pages));
+            let run = page.0..(page.0 + self.window).min(self.pages);
+            self.held.extend(run.filter(|page| !self.unreadable.contains(page)));
         }
         Ok(Lent::Held)
     }
