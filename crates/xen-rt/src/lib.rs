@@ -33,7 +33,7 @@ use xen::{Clock, Events, GrantTable, Hypervisor, Native};
 use xen_ring::PageWords;
 use xen_sys::{DomId, Port};
 
-pub use machine::mfn_of;
+pub use machine::{copy_page, mfn_of, zero_page};
 pub use memory::BootMemory;
 
 /// What a domain is born with.

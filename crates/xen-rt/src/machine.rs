@@ -194,6 +194,31 @@ pub fn mfn_of(page: &PageWords) -> Mfn {
     pfn.and_then(|pfn| machine().frame(pfn)).expect("a page of this domain's memory")
 }
 
+/// Makes `to` a copy of `from`, as [`PageWords::copy_from`] does, by one string instruction: every copy-on-write waits for this.
+pub fn copy_page(to: &PageWords, from: &PageWords) {
+    // SAFETY: both are pages, and are words that anybody may change at any time; the compiler does not see what assembly
+    // does with them, as it does not see what another domain does.
+    unsafe {
+        core::arch::asm!("rep movsq",
+            inout("rcx") PAGE_SIZE / 8 => _,
+            inout("rdi") core::ptr::from_ref(to) => _,
+            inout("rsi") core::ptr::from_ref(from) => _,
+            options(nostack, preserves_flags));
+    }
+}
+
+/// Fills `page` with zeros, as [`PageWords::zero`] does, by one string instruction.
+pub fn zero_page(page: &PageWords) {
+    // SAFETY: as in `copy_page`.
+    unsafe {
+        core::arch::asm!("rep stosq",
+            inout("rcx") PAGE_SIZE / 8 => _,
+            inout("rdi") core::ptr::from_ref(page) => _,
+            in("rax") 0_u64,
+            options(nostack, preserves_flags));
+    }
+}
+
 /// A 64-bit value in a page, as two words: not atomic, for pages that nobody else writes.
 pub(crate) fn load64(page: &PageWords, index: usize) -> u64 {
     u64::from(page.load(index * 2)) | u64::from(page.load(index * 2 + 1)) << 32

@@ -6,7 +6,7 @@ use xen_ring::PageWords;
 use xen_sys::{Mfn, PAGE_SIZE, Pfn};
 
 use crate::machine::{LINKS, Slot};
-use crate::{BootMemory, layout, pte};
+use crate::{BootMemory, copy_page, layout, pte, zero_page};
 
 /// Memory of the host, as boot would hand it over.
 fn memory(pages: usize) -> (BootMemory, usize, usize) {
@@ -137,4 +137,14 @@ fn a_words_three_meanings_do_not_mix() {
     }
     // What the domain builder wrote.
     assert_eq!(Slot::decode(0x7_1234), Slot::Out { frame: Mfn(0x7_1234), lent: 0 });
+}
+
+#[test]
+fn pages_are_copied_and_cleared_whole() {
+    let [a, b] = [PageWords::new(), PageWords::new()];
+    (1..=1024_u32).zip(0..).for_each(|(value, index)| a.store(index, value));
+    copy_page(&b, &a);
+    assert!((1..=1024_u32).zip(0..).all(|(value, index)| b.load(index) == value));
+    zero_page(&a);
+    assert!((0..1024).all(|index| a.load(index) == 0 && b.load(index) != 0));
 }

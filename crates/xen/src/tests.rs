@@ -140,3 +140,53 @@ fn references_are_handed_out_once() {
     assert_eq!(pool.reserve(), Some(GrantRef(77)));
     assert_eq!(pool.reserve(), None);
 }
+
+/// The console is one for the program, so this is one test.
+#[test]
+fn the_console_drops_what_does_not_fit_and_a_dying_kernel_waits() {
+    use crate::console::{Console, print_in_panic};
+    use xen_ring::ByteRing;
+
+    let xen = FakeXen::new();
+    let domain: &'static _ = Box::leak(Box::new(xen.domain(1, 1)));
+    let page = page();
+    let port = crate::Hypervisor::evtchn_alloc_unbound(domain, domain.id()).unwrap();
+    let mut console = Console::on_ring(page, port, domain);
+    let mut daemon = ByteRing::CONSOLE_OUT.consumer(page);
+    let mut take = move || {
+        let mut bytes = [0; 2048];
+        let taken = daemon.read(&mut bytes).unwrap();
+        String::from_utf8(bytes[..taken].to_vec()).unwrap()
+    };
+
+    std::fmt::Write::write_str(&mut console, "one\ntwo").unwrap();
+    assert_eq!(take(), "one\r\ntwo");
+    assert_eq!(console.port(), Some(port));
+
+    assert_eq!(console.write_some(&[b'x'; 3000]), 2048);
+    console.write(b"lost");
+    assert_eq!(console.dropped(), 4);
+    print_in_panic(format_args!("nobody reads this\n"));
+    assert_eq!(take().len(), 2048);
+
+    // With a daemon that makes room, the last words arrive.
+    console.log_with(domain.clock(), log::LevelFilter::Info);
+    assert_eq!(console.write_some(&[b'x'; 3000]), 2048);
+    let heard = std::sync::Arc::new(std::sync::Mutex::new(String::new()));
+    let ears = heard.clone();
+    domain.when_blocked(move || *ears.lock().unwrap() += &take());
+    print_in_panic(format_args!("last words\n"));
+    crate::Hypervisor::sched_block(domain);
+    assert!(heard.lock().unwrap().ends_with("xlast words\r\n"));
+
+    // What is typed comes in.
+    assert_eq!(ByteRing::CONSOLE_IN.producer(page).write(b"hello"), Ok(5));
+    let mut typed = [0; 16];
+    assert_eq!(console.read(&mut typed), 5);
+    assert_eq!(console.read(&mut typed), 0);
+
+    log::info!("{}", "logged");
+    crate::Hypervisor::sched_block(domain);
+    let heard = heard.lock().unwrap();
+    assert!(heard.ends_with("[    1.000000] INFO  xen::tests: logged\r\n"), "{heard:?}");
+}

@@ -6,7 +6,7 @@ use xen_ring::PageWords;
 use xen_sys::memory::{Flush, MulticallEntry};
 use xen_sys::{Errno, Mfn, PAGE_SIZE, Pfn, hypercall};
 
-use crate::machine::{LINKS, Slot, machine, words};
+use crate::machine::{LINKS, Slot, machine, words, zero_page};
 use crate::tables::{TableSource, sealed};
 use crate::{BootMemory, layout, native, pte};
 
@@ -37,7 +37,7 @@ impl Frame {
 
     /// Fills it with zeros.
     pub fn zero(&self) {
-        self.words().zero();
+        zero_page(self.words());
     }
 
     /// Makes it the kernel's: a page table, or what goes with one. `None`, and the frame is lost, if it is lent: a new frame never is.

@@ -7,7 +7,7 @@ use super::shadow::Shadow;
 #[cfg(feature = "image")]
 use super::{Exit, UserContext};
 use super::{Frame, NotMapped, NotWritable, Prot, UserPage, UserSpace};
-use crate::machine::words;
+use crate::machine::{copy_page, words};
 
 const PAGE: u64 = PAGE_SIZE as u64;
 
@@ -57,7 +57,7 @@ impl UserSpace {
     /// [`NotMapped`]: the program could not read it either.
     pub fn copy_page(&self, page: UserPage, frame: &Frame) -> Result<(), NotMapped> {
         let from = self.readable(page).ok_or(NotMapped { va: page.address() })?;
-        frame.words().copy_from(from);
+        copy_page(frame.words(), from);
         Ok(())
     }
 
