@@ -52,7 +52,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
             rates = found;
             rows
         }));
-        report.sections.push(("Engine on this host, requests a second".into(), rows));
+        report.sections.push(("Engine on this host".into(), rows));
     }
     if wanted(Part::Domains) {
         stage::say("domains on Xen");

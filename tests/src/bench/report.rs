@@ -176,7 +176,7 @@ mod tests {
             report.to_string(),
             "machine: emulated\n\nFaults\n  \
              what      measured    spread           floor  ratio  budget  met\n  \
-             data        125 ns  125..125  100 (100..100)   1.25   ≤ 1.3  yes\n  \
+             data        125 ns  125..125  100 (100..100)   1.25  ≤ 1.30  yes\n  \
              text  not measured                                                it failed\n"
         );
     }

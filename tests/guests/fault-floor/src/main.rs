@@ -30,6 +30,8 @@ const BATCH: usize = 32;
 const ROUNDS: usize = 2;
 /// Longest wait for the peer's answer.
 const PATIENCE_NS: u64 = 1_000_000_000;
+/// Samples of everything, at most.
+const SAMPLES: usize = 2048;
 /// How often, and after how long, a full console is looked at again.
 const CONSOLE_LOOKS: usize = 1000;
 const CONSOLE_NS: u64 = 5_000_000;
@@ -45,8 +47,8 @@ fn main(mut boot: Boot) -> ! {
     boot.console.port().into_iter().for_each(|port| boot.events.mask(port));
     let done = work(&mut boot);
     match done {
-        Ok(()) => log::info!("fault-floor: done"),
-        Err(why) => log::error!("fault-floor: failed: {why}"),
+        Ok(()) => say(&mut boot, format_args!("ended: done")),
+        Err(why) => say(&mut boot, format_args!("ended: {why}")),
     }
     xen_rt::shutdown(if done.is_ok() { ShutdownReason::Poweroff } else { ShutdownReason::Crash })
 }
@@ -98,9 +100,12 @@ struct Bench {
     pool: FramePool,
     floor: Floor,
     context: UserContext,
+    results: Results,
 }
 
 fn measure(boot: &mut Boot, owner: DomId, port: Port) -> Outcome<()> {
+    let samples = boot.memory.slice(SAMPLES, ("", 0)).ok_or("no memory for samples")?;
+    let results = Results { samples, count: 0 };
     let frames = boot.memory.free_pages().saturating_sub(64);
     let mut pool = FramePool::new(&mut boot.memory, frames, 8).ok_or("no pool")?;
     let mut space = UserSpace::new(&mut pool).map_err(|_| "no space")?;
@@ -110,7 +115,7 @@ fn measure(boot: &mut Boot, owner: DomId, port: Port) -> Outcome<()> {
     private(&mut space, &mut pool, STACK - 0x1000, &[], Prot::ReadWrite)?;
     let first = UserPage::try_new(LENT).ok_or("no page")?;
     let floor = Floor::new(space, &mut pool, owner, first, &references()).ok_or("no floor")?;
-    let mut bench = Bench { pool, floor, context: UserContext::new(TEXT[0], STACK) };
+    let mut bench = Bench { pool, floor, context: UserContext::new(TEXT[0], STACK), results };
 
     // Masked: the event makes the port pending and nothing else, which polling sees.
     let port = boot.hypervisor.evtchn_bind_interdomain(owner, port).map_err(|_| "bind")?;
@@ -134,22 +139,22 @@ fn measure(boot: &mut Boot, owner: DomId, port: Port) -> Outcome<()> {
         let start = xen::clock::tsc();
         let answered = trip();
         let ticks = xen::clock::tsc() - start;
-        print(boot, "trip", ticks);
+        bench.results.push("trip", ticks)?;
         if !answered {
             return Err("the peer is silent");
         }
     }
     for _ in 0..ROUNDS {
-        bench.pages(boot, "touch", READS_AT, 1, true, |_, _| false)?;
-        bench.pages(boot, "data", READS_AT, 1, false, |floor, index| floor.map(index, 1, false))?;
-        bench.pages(boot, "text", CALLS_AT, 1, false, |floor, index| floor.map(index, 1, true))?;
-        bench
-            .pages(boot, "asked", READS_AT, 1, false, |floor, index| trip() && floor.map(index, 1, false))?;
-        bench.breaks(boot)?;
+        bench.pages("touch", READS_AT, 1, true, |_, _| false)?;
+        bench.pages("data", READS_AT, 1, false, |floor, index| floor.map(index, 1, false))?;
+        bench.pages("text", CALLS_AT, 1, false, |floor, index| floor.map(index, 1, true))?;
+        bench.pages("asked", READS_AT, 1, false, |floor, index| trip() && floor.map(index, 1, false))?;
+        bench.breaks()?;
     }
     for _ in 0..ROUNDS * BATCH / 2 {
-        bench.pages(boot, "batch", READS_AT, BATCH, false, |floor, index| floor.map(index, BATCH, false))?;
+        bench.pages("batch", READS_AT, BATCH, false, |floor, index| floor.map(index, BATCH, false))?;
     }
+    bench.results.print(boot);
     Ok(())
 }
 
@@ -163,8 +168,7 @@ impl Bench {
     /// says that they are mapped before, and none comes.
     fn pages(
         &mut self,
-        boot: &mut Boot,
-        name: &str,
+        name: &'static str,
         program: usize,
         count: usize,
         mapped: bool,
@@ -175,14 +179,14 @@ impl Bench {
         }
         for index in (0..PAGES).step_by(count) {
             let ticks = self.sample(program, index, count, |floor| handler(floor, index))?;
-            print(boot, name, ticks);
+            self.results.push(name, ticks)?;
         }
         self.floor.undo(&mut self.pool);
         Ok(())
     }
 
     /// Writes to pages that are mapped.
-    fn breaks(&mut self, boot: &mut Boot) -> Outcome<()> {
+    fn breaks(&mut self) -> Outcome<()> {
         for index in 0..PAGES {
             let mut frame = Some(self.pool.alloc().map_err(|_| "no frame")?);
             if !self.floor.map(index, 1, false) {
@@ -191,7 +195,7 @@ impl Bench {
             let ticks = self.sample(WRITES_AT, index, 1, |floor| {
                 frame.take().is_some_and(|frame| floor.break_shared(index, frame))
             })?;
-            print(boot, "break", ticks);
+            self.results.push("break", ticks)?;
         }
         self.floor.undo(&mut self.pool);
         Ok(())
@@ -231,11 +235,31 @@ fn private(space: &mut UserSpace, pool: &mut FramePool, at: u64, bytes: &[u8], p
     space.map_private(pool, page, frame, prot).map_err(|_| "map_private")
 }
 
-/// Prints a sample, and waits while the console is full.
-fn print(boot: &mut Boot, name: &str, ticks: u64) {
-    let mut line = heapless::String::<64>::new();
-    // A name and a number are shorter.
-    let _ = core::fmt::Write::write_fmt(&mut line, format_args!("fault-floor: sample {name} {ticks}\n"));
+/// What was measured. It is printed at the end: printing wakes dom0 up, which would run in the middle of a sample.
+struct Results {
+    samples: &'static mut [(&'static str, u64)],
+    count: usize,
+}
+
+impl Results {
+    fn push(&mut self, name: &'static str, ticks: u64) -> Outcome<()> {
+        *self.samples.get_mut(self.count).ok_or("too many samples")? = (name, ticks);
+        self.count += 1;
+        Ok(())
+    }
+
+    fn print(&self, boot: &mut Boot) {
+        for (name, ticks) in &self.samples[..self.count] {
+            say(boot, format_args!("sample {name} {ticks}"));
+        }
+    }
+}
+
+/// Prints a line, and waits while the console is full.
+fn say(boot: &mut Boot, text: core::fmt::Arguments<'_>) {
+    let mut line = heapless::String::<128>::new();
+    // Cut where it does not fit.
+    let _ = core::fmt::Write::write_fmt(&mut line, format_args!("fault-floor: {text}\n"));
     let mut rest = line.as_bytes();
     for _ in 0..CONSOLE_LOOKS {
         rest = &rest[boot.console.write_some(rest)..];
