@@ -37,6 +37,7 @@ mod linux_guest;
 mod logs;
 pub mod m1;
 pub mod metrics;
+pub mod mm_guest;
 mod modules;
 pub mod packages;
 pub mod paths;
@@ -49,6 +50,7 @@ pub mod symbols;
 pub mod terminal;
 pub mod unikernel;
 pub mod volume;
+pub mod xen_memory;
 pub mod xl_config;
 
 pub use builder::{Builder, Xenstored};
