@@ -31,6 +31,14 @@ pub(super) struct Mapping {
     readonly: bool,
 }
 
+impl Mapping {
+    /// Whether it is of this grant.
+    #[cfg(test)]
+    pub(super) fn is_of(&self, granter: DomId, reference: u32) -> bool {
+        (self.granter, self.reference) == (granter, reference)
+    }
+}
+
 impl Domain {
     /// The two words of an entry.
     fn grant_entry(&self, reference: u32) -> Option<(u32, u32)> {

@@ -305,3 +305,104 @@ fn faults_are_taken_one_after_the_other() {
     assert_eq!(a.grant_setup_table(2, &mut list), Ok(()));
     assert_eq!(a.grant_query_size(), Ok((2, 4)));
 }
+
+mod random {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// What the machine must always be, whatever the domains did.
+    fn consistent(xen: &FakeXen) -> Result<(), TestCaseError> {
+        let world = xen.lock();
+        for (id, domain) in &world.domains {
+            let frames = world.frames.values().filter(|info| info.owner == *id);
+            prop_assert_eq!(frames.count(), domain.pages);
+            prop_assert!(domain.pages <= domain.max_pages);
+            prop_assert!(domain.alive || domain.mappings.is_empty() && domain.open_ports() == 0);
+            for reference in 8..24 {
+                let pins = world
+                    .domains
+                    .values()
+                    .flat_map(|mapper| mapper.mappings.values())
+                    .filter(|mapping| mapping.is_of(*id, reference))
+                    .count();
+                prop_assert_eq!(pins != 0, domain.active.contains_key(&reference));
+                let marked = domain.grant_area[0].load(reference as usize * 2) & 0x18 != 0;
+                prop_assert_eq!(marked, pins != 0);
+            }
+        }
+        for info in world.frames.values() {
+            prop_assert!(info.owned || info.mapped != 0, "a frame that nobody has");
+        }
+        Ok(())
+    }
+
+    proptest! {
+        #[test]
+        fn accounts_add_up(steps in prop::collection::vec((0u8..10, 0usize..3, 0usize..3, 0u32..16), 0..120)) {
+            let xen = FakeXen::new();
+            let domains = [(); 3].map(|()| xen.domain(12, 1));
+            let mut pages: [Vec<Mfn>; 3] = Default::default();
+            let mut handles: [Vec<(u32, u64)>; 3] = Default::default();
+            for domain in &domains {
+                domain.grants().grow_to(1).unwrap();
+            }
+            for (what, who, other, number) in steps {
+                let (domain, peer) = (&domains[who], &domains[other]);
+                let reference = GrantRef(8 + number);
+                let address = 0x1000 * (u64::from(number) + 1);
+                match what {
+                    0 if pages[who].len() < 8 && domain.memory_reservation().is_ok_and(|(now, max)| now < max) => {
+                        pages[who].push(domain.page().1);
+                    }
+                    1 => {
+                        if let Some(frame) = pages[who].get(number as usize) {
+                            let access = if number % 2 == 0 { Access::ReadOnly } else { Access::ReadWrite };
+                            // Occupied, or given back.
+                            let _ = domain.grants().permit(reference, peer.id(), *frame, access);
+                        }
+                    }
+                    2 => drop(domain.grants().try_revoke(reference)),
+                    3 | 4 if !handles[who].iter().any(|(_, at)| *at == address) => {
+                        let flags = if what == 3 { READ } else { WRITE };
+                        let mut op = [MapGrantRef { host_addr: address, flags, reference: reference.0, dom: peer.id().0,
+                            status: GrantStatus::GENERAL_ERROR, handle: 0, dev_bus_addr: 0 }];
+                        // SAFETY: the fake maps nothing for real.
+                        if unsafe { domain.grant_map(&mut op) }.is_ok() && op[0].status.is_okay() {
+                            handles[who].push((op[0].handle, address));
+                        }
+                    }
+                    5 | 6 => {
+                        if let Some((handle, address)) = handles[who].pop() {
+                            let mut op = [UnmapGrantRef { host_addr: address, dev_bus_addr: 0, handle,
+                                status: GrantStatus::GENERAL_ERROR }];
+                            // SAFETY: the fake unmaps nothing for real. A dead domain cannot call.
+                            if unsafe { domain.grant_unmap(&mut op) }.is_ok() {
+                                prop_assert_eq!(op[0].status, GrantStatus::OKAY);
+                            }
+                        }
+                    }
+                    7 => {
+                        if let Some(frame) = pages[who].pop() {
+                            // SAFETY: nobody uses the page.
+                            let _ = unsafe { domain.memory_decrease(&[frame]) };
+                        }
+                    }
+                    8 => {
+                        if let Ok(port) = domain.evtchn_alloc_unbound(peer.id()) {
+                            let _ = peer.evtchn_bind_interdomain(domain.id(), port);
+                        }
+                    }
+                    9 if number == 0 => xen.destroy(domain.id()),
+                    _ => {}
+                }
+                consistent(&xen)?;
+            }
+            for domain in &domains {
+                xen.destroy(domain.id());
+            }
+            prop_assert!(domains.iter().all(|domain| !xen.knows(domain.id())), "all are gone in the end");
+            prop_assert_eq!(xen.leaked_mappings(), 0);
+        }
+    }
+}
