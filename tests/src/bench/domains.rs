@@ -156,11 +156,35 @@ fn idle(dom0: &Dom0, m1: &M1<'_>, seconds: u64) -> Result<Row> {
     let script = format!("TERM=dumb xentop -b -f -i 2 -d {seconds}");
     let output = dom0.run_with(&script, &[], limit)?;
     let text = output.stdout_text();
-    // The first of the two tables counts from the domain's start.
-    let line = text.lines().filter(|line| line.split_ascii_whitespace().next() == Some(m1.name())).nth(1);
-    let percent = line.and_then(|line| line.split_ascii_whitespace().nth(3)?.parse::<f64>().ok());
-    let percent = percent.with_context(|| format!("xentop says: {text} {}", output.stderr_text()))?;
+    let percent = second_percent(&text, m1.name())
+        .with_context(|| format!("xentop says: {text} {}", output.stderr_text()))?;
     Ok(Row::value(format!("idle M1's processor time over {seconds} s"), percent, "%")
         .budget(0.1)
         .note("xentop shows one digit behind the point"))
+}
+
+/// The column `CPU(%)` of a domain in the second of xentop's tables; the first counts from the domain's start.
+fn second_percent(text: &str, name: &str) -> Option<f64> {
+    let mut lines =
+        text.lines().map(str::split_ascii_whitespace).filter(|line| line.clone().next() == Some(name));
+    lines.nth(1)?.nth(3)?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_second_table_of_xentop_is_read() {
+        let table = |percent: &str| {
+            format!(
+                "      NAME  STATE   CPU(sec) CPU(%)     MEM(k) MEM(%)\n  Domain-0 -----r         31   40.2     524288   25.0\n    \
+                 m1-map --b---          1    {percent}      65536    3.1\n"
+            )
+        };
+        let text = table("9.0") + &table("0.1");
+        assert_eq!(second_percent(&text, "m1-map"), Some(0.1));
+        assert_eq!(second_percent(&text, "m1"), None);
+        assert_eq!(second_percent(&table("9.0"), "m1-map"), None);
+    }
 }
