@@ -24,6 +24,7 @@ mod bzimage;
 mod channel;
 mod console;
 mod cpio;
+pub mod demo;
 mod dom0;
 mod elf;
 pub mod full;

@@ -77,7 +77,7 @@ pub(super) fn copies(run: &mut Run<'_>) -> Result<Copies> {
     run.check("with copies nothing is shared", mapped == 0.0, format!("{mapped} bytes of M1 are mapped"));
     let of = |state| metrics.with("m1_memory_bytes", &[("state", state)]).unwrap_or(0.0);
     let domains =
-        clients.iter().map(|(client, _)| after.domains.get(&client.guest.domid()).copied().unwrap_or(0));
+        clients.iter().map(|(client, _)| after.domains.get(client.guest.name()).copied().unwrap_or(0));
     let result = Copies {
         taken: Breakdown { m1: up.taken_since(&before), clients: after.taken_since(&up) },
         domains: domains.collect(),
@@ -154,7 +154,7 @@ pub(super) fn shared<'a>(run: &mut Run<'a>, copies: &Copies) -> Result<Shared<'a
             r_xen: m1.pages_mapped(&grants, domid)?.len() as u64,
             written: figures.written,
             kernel: figures.kernel,
-            xen: after.domains.get(&domid).copied().unwrap_or(0),
+            xen: after.domains.get(client.guest.name()).copied().unwrap_or(0),
             xen_copy: copies.domains.get(index).copied().unwrap_or(0),
             ran: earlier.iter().filter(|ran| of_client(ran)).cloned().chain([ran]).collect(),
         });
@@ -201,7 +201,11 @@ fn bytes_of(metrics: &Metrics, name: &str, domid: u16) -> u64 {
     whole(metrics.with(name, &[("domid", &domid.to_string())]).unwrap_or(0.0))
 }
 
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "metrics are numbers of things, or of their bytes")]
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "metrics are numbers of things, or of their bytes"
+)]
 fn whole(value: f64) -> u64 {
     value as u64
 }
