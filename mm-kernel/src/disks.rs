@@ -11,6 +11,8 @@ use crate::volumes::VolumeState;
 const PAGE_SECTORS: u64 = 8;
 /// Token of the read that identifies a volume.
 const IDENTIFY: u64 = u64::MAX;
+/// How long reads wait for a disk whose backend has gone. Then they fail, until it is back: no program waits for ever.
+const PATIENCE_NS: u64 = 10_000_000_000;
 
 /// A disk and what is being read from it.
 pub struct Disk {
@@ -19,18 +21,26 @@ pub struct Disk {
     reads: [Option<Read>; MAX_REQUESTS],
     /// Reads that did not go out yet.
     waiting: heapless::Deque<Read, MAX_REQUESTS>,
-    /// For the first page, before there is a volume.
+    /// For the first page, by which a backend is known.
     first: Frame,
     identified: Identified,
+    /// Since when there is no backend, where there was one.
+    away_since: Option<u64>,
     /// Frames that the backend kept: lost to the store.
     quarantined: u64,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Identified {
+    /// There is no backend, or a new one: it may have another disk behind it.
     No,
     Asked,
+    /// It has what it should have.
     Done,
+    /// Nothing is read from this backend.
+    Refused,
+    /// A backend has kept the first page.
+    Never,
 }
 
 /// What came of a turn.
@@ -39,9 +49,10 @@ pub enum DiskEvent {
     Read(Read, Result<(), mm_engine::ReadFailed>),
     /// A read failed, and the backend may go on to write to its frames.
     Lost(Read),
-    /// The volume's first page is in [`Disk::first_page`], and this is its length in pages.
+    /// A backend is there: the volume's first page is in [`Disk::first_page`], and this is its length in pages. If that is
+    /// another volume than before, [`Disk::refuse`] it.
     Identified(u64),
-    /// It will never be a volume.
+    /// The backend's disk is no volume.
     Unusable(VolumeState),
 }
 
@@ -55,6 +66,7 @@ impl Disk {
             waiting: heapless::Deque::new(),
             first,
             identified: Identified::No,
+            away_since: None,
             quarantined: 0,
         }
     }
@@ -78,10 +90,17 @@ impl Disk {
         self.quarantined
     }
 
-    /// Whether its backend is gone for good.
+    /// Whether reads fail now: the backend is gone for good, or for too long, or is another's.
     #[must_use]
-    pub fn is_dead(&self) -> bool {
+    pub fn is_lost(&self, now_ns: u64) -> bool {
         self.front.health() == Health::Dead
+            || matches!(self.identified, Identified::Refused | Identified::Never)
+            || self.away_since.is_some_and(|since| now_ns.saturating_sub(since) >= PATIENCE_NS)
+    }
+
+    /// Reads nothing from this backend.
+    pub fn refuse(&mut self) {
+        self.identified = Identified::Refused;
     }
 
     /// Takes a read of the engine's. It goes out now or as soon as there is room; the engine never has more under way on one
@@ -94,18 +113,26 @@ impl Disk {
     }
 
     /// Sends what is waiting, and yields what is over. `None` when there is nothing more now.
-    pub fn turn(&mut self, lending: &Lending) -> Option<DiskEvent> {
-        if self.identified == Identified::No && self.front.health() == Health::Connected {
-            let pages = self.front.geometry().sectors / PAGE_SECTORS;
-            if pages == 0 {
-                self.identified = Identified::Done;
-                return Some(DiskEvent::Unusable(VolumeState::BadSize));
+    pub fn turn(&mut self, lending: &Lending, now_ns: u64) -> Option<DiskEvent> {
+        let connected = self.front.health() == Health::Connected;
+        match self.identified {
+            Identified::No if connected => {
+                let pages = self.front.geometry().sectors / PAGE_SECTORS;
+                if pages == 0 {
+                    self.identified = Identified::Refused;
+                    return Some(DiskEvent::Unusable(VolumeState::BadSize));
+                }
+                if self.front.submit(Operation::Read, 0, &[self.first.mfn], IDENTIFY).is_ok() {
+                    self.identified = Identified::Asked;
+                }
             }
-            if self.front.submit(Operation::Read, 0, &[self.first.mfn], IDENTIFY).is_ok() {
-                self.identified = Identified::Asked;
+            Identified::Asked | Identified::Done | Identified::Refused if !connected => {
+                self.identified = Identified::No;
+                self.away_since.get_or_insert(now_ns);
             }
+            _ => {}
         }
-        if let Some(failed) = self.send(lending) {
+        if let Some(failed) = self.send(lending, now_ns) {
             return Some(failed);
         }
         while let Some(completion) = self.front.next_completion() {
@@ -117,8 +144,17 @@ impl Disk {
     }
 
     /// Submits what is waiting. Yields a read that cannot be done.
-    fn send(&mut self, lending: &Lending) -> Option<DiskEvent> {
-        while let Some(read) = self.waiting.front() {
+    fn send(&mut self, lending: &Lending, now_ns: u64) -> Option<DiskEvent> {
+        if self.is_lost(now_ns) {
+            // A new backend is asked who it is all the same.
+            self.front.publish_requests();
+            let read = self.waiting.pop_front();
+            return read.map(|read| DiskEvent::Read(read, Err(mm_engine::ReadFailed)));
+        }
+        // The first request of a backend identifies it.
+        while self.identified == Identified::Done
+            && let Some(read) = self.waiting.front()
+        {
             let Some(slot) = self.reads.iter().position(Option::is_none) else { break };
             let mut frames: heapless::Vec<xen::Mfn, { mm_engine::READ_RUN }> = heapless::Vec::new();
             for FrameId(frame) in &read.frames {
@@ -131,8 +167,7 @@ impl Disk {
             match self.front.submit(Operation::Read, sector, &frames, slot as u64) {
                 Ok(()) => self.reads[slot] = self.waiting.pop_front(),
                 // Later: a completion makes room, a new backend connects.
-                Err(SubmitError::Full) => break,
-                Err(SubmitError::NotConnected) if !self.is_dead() => break,
+                Err(SubmitError::Full | SubmitError::NotConnected) => break,
                 Err(error) => {
                     log::warn!("volume read of page {} fails: {error:?}", read.page);
                     let read = self.waiting.pop_front()?;
@@ -151,14 +186,20 @@ impl Disk {
             mm_engine::ReadFailed
         });
         if completion.token == IDENTIFY {
-            let pages = self.front.geometry().sectors / PAGE_SECTORS;
-            return Some(match outcome {
-                Ok(()) => {
-                    self.identified = Identified::Done;
-                    DiskEvent::Identified(pages)
-                }
-                Err(_) => DiskEvent::Unusable(VolumeState::Unreadable),
-            });
+            if completion.quarantined {
+                self.identified = Identified::Never;
+                return Some(DiskEvent::Unusable(VolumeState::DiskGone));
+            }
+            // A backend that went away in the middle has not said anything.
+            if self.identified != Identified::Asked || self.front.health() != Health::Connected {
+                return None;
+            }
+            if outcome.is_err() {
+                self.identified = Identified::Refused;
+                return Some(DiskEvent::Unusable(VolumeState::Unreadable));
+            }
+            (self.identified, self.away_since) = (Identified::Done, None);
+            return Some(DiskEvent::Identified(self.front.geometry().sectors / PAGE_SECTORS));
         }
         let slot = usize::try_from(completion.token).ok()?;
         let read = self.reads.get_mut(slot)?.take()?;

@@ -109,8 +109,10 @@ impl M1 {
     }
 
     fn disks_turn(&mut self) {
+        let now = self.clock.now_ns();
         for index in 0..self.disks.len() {
-            while let Some(event) = self.disks[index].as_mut().and_then(|disk| disk.turn(&self.lending)) {
+            while let Some(event) = self.disks[index].as_mut().and_then(|disk| disk.turn(&self.lending, now))
+            {
                 match event {
                     DiskEvent::Read(read, outcome) => {
                         if let Err(bug) = self.engine.read_done(&read, outcome) {
@@ -122,6 +124,9 @@ impl M1 {
                             log::error!("bug: {bug:?}");
                         }
                     }
+                    DiskEvent::Identified(pages) if self.volumes[index].id.is_some() => {
+                        self.disk_is_back(index, pages);
+                    }
                     DiskEvent::Identified(pages) => self.open_volume(index, pages),
                     DiskEvent::Unusable(state) => {
                         log::error!("volume {}: {state}", self.volumes[index].name);
@@ -129,11 +134,25 @@ impl M1 {
                     }
                 }
             }
-            let dead = self.disks[index].as_ref().is_some_and(|disk| disk.is_dead());
-            if dead && self.volumes[index].state == VolumeState::Serving {
+            let lost = self.disks[index].as_ref().is_some_and(|disk| disk.is_lost(now));
+            if lost && self.volumes[index].state == VolumeState::Serving {
                 log::error!("volume {}: {}", self.volumes[index].name, VolumeState::DiskGone);
                 self.volumes[index].state = VolumeState::DiskGone;
             }
+        }
+    }
+
+    /// A new backend serves the disk of a volume that there is already.
+    fn disk_is_back(&mut self, index: usize, pages: u64) {
+        let Some(disk) = &mut self.disks[index] else { return };
+        let volume = &mut self.volumes[index];
+        if pages == volume.pages && volumes::identity(&disk.first_page(), pages) == volume.identity {
+            log::info!("volume {}: its disk is back", volume.name);
+            volume.state = VolumeState::Serving;
+        } else {
+            disk.refuse();
+            log::error!("volume {}: {}", volume.name, VolumeState::OtherDisk);
+            volume.state = VolumeState::OtherDisk;
         }
     }
 

@@ -30,6 +30,8 @@ pub enum VolumeState {
     NoRoom,
     /// The disk's backend is gone; what is cached is served.
     DiskGone,
+    /// The disk has come back with another content; what is cached is served.
+    OtherDisk,
 }
 
 impl fmt::Display for VolumeState {
@@ -42,6 +44,7 @@ impl fmt::Display for VolumeState {
             Self::Unreadable => "its first page cannot be read",
             Self::NoRoom => "no room for another volume",
             Self::DiskGone => "its disk is gone: only what is cached is served",
+            Self::OtherDisk => "another disk is there now: only what is cached of the first is served",
         })
     }
 }

@@ -99,6 +99,23 @@ impl Disk {
         true
     }
 
+    /// `xl block-detach` of M1's disk: asks M1 to close, and once it has, removes both halves. Call [`Self::gone`] when M1 has run.
+    pub(crate) fn detach(&mut self, store: &mut FakeXenstored, dom0: DomId, m1: DomId) {
+        store.set(&std::format!("{}/state", self.back(dom0, m1)), "5");
+        self.stalled = true;
+    }
+
+    /// The other half of that: M1 has closed its side.
+    pub(crate) fn gone(&mut self, store: &mut FakeXenstored, dom0: &FakeDomain, m1: DomId) {
+        let front = std::format!("/local/domain/{}/device/vbd/{}", m1.0, self.devid);
+        assert_eq!(store.get(&std::format!("{front}/state")).as_deref(), Some("6"), "M1 has closed");
+        let (_, ring, port) = self.ring.take().expect("it was connected");
+        dom0.unmap(ring).expect("mapped");
+        dom0.evtchn_close(port).expect("bound");
+        store.remove(&self.back(dom0.id(), m1));
+        store.remove(&front);
+    }
+
     fn answer(&mut self, words: &[u32; 28], dom0: &FakeDomain, m1: DomId) -> [u32; 4] {
         let [operation, segments, ..] = words[0].to_le_bytes();
         assert_eq!(operation, 0, "M1 only reads its volumes");

@@ -3,6 +3,7 @@
 
 pub(crate) mod client;
 mod deaths;
+mod detach;
 mod disk;
 mod faults;
 mod hostile;

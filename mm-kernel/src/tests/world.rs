@@ -196,6 +196,25 @@ impl World {
         self.run();
     }
 
+    /// `xl block-detach` of the only disk of M1.
+    pub(crate) fn detach_disk(&mut self) {
+        let (dom0, m1) = (self.dom0.id(), self.domain.id());
+        self.disks[0].detach(&mut self.store, dom0, m1);
+        self.run();
+        self.disks[0].gone(&mut self.store, &self.dom0, m1);
+        self.run();
+        self.disks.clear();
+    }
+
+    /// `xl block-attach` of a disk with the content of this number.
+    pub(crate) fn attach_disk(&mut self, number: u32, pages: u64) {
+        let (dom0, m1) = (self.dom0.id(), self.domain.id());
+        let mut disk = Disk::new(&mut self.store, dom0, m1, number, XVDA, pages);
+        disk.stalled = false;
+        self.disks.push(disk);
+        self.run();
+    }
+
     /// The engine's figures, counted in the grant table now.
     pub(crate) fn figures(&mut self) -> Figures {
         self.m1.engine.scan_all(&self.m1.lending);
