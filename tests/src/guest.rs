@@ -21,24 +21,30 @@ impl Dom0 {
     /// Runs `xl create` with this configuration (xl.cfg(5)), which has to name the domain `name`; whether it succeeds is
     /// the caller's to judge.
     pub fn xl_create(&self, name: &str, configuration: &str) -> Result<Output> {
-        let path = format!("/run/m1/{name}.cfg");
-        self.put(&path, 0o644, format!("name = \"{name}\"\n{configuration}\n").as_bytes())?;
-        self.run_with(&format!("xl create {}", quote(&path)), &[], CREATE)
+        let path = self.put_configuration(name, configuration)?;
+        self.run_with(&format!("xl create {path}"), &[], CREATE)
     }
 
     /// Creates a domain that has to come into being. The line `name =` is added to the configuration.
     pub fn create(&self, name: &str, configuration: &str) -> Result<Guest<'_>> {
-        let output = self.xl_create(name, configuration)?;
-        ensure!(
-            output.code == 0,
-            "xl create {name} ended with {}:\n{}{}",
-            output.code,
-            output.stdout_text(),
-            output.stderr_text()
+        let path = self.put_configuration(name, configuration)?;
+        // Paused until its number is known: what has little to do may be gone before anybody can ask.
+        let script = format!(
+            "xl create -p {path} >&2 || exit\ndomid=$(xl domid {}) && xl unpause $domid && echo $domid",
+            quote(name)
         );
-        let domid = self.sh(&format!("xl domid {}", quote(name)))?;
-        let domid = domid.trim().parse().with_context(|| format!("xl domid {name} says {domid:?}"))?;
+        let output = self.run_with(&script, &[], CREATE)?;
+        let (said, complaint) = (output.stdout_text(), output.stderr_text());
+        ensure!(output.code == 0, "xl create {name} ended with {}:\n{said}{complaint}", output.code);
+        let domid = said.trim().parse().with_context(|| format!("xl domid {name} says {said:?}"))?;
         Ok(Guest { dom0: self, name: name.to_owned(), domid })
+    }
+
+    /// Writes the configuration; gives its path, as a word for the shell.
+    fn put_configuration(&self, name: &str, configuration: &str) -> Result<String> {
+        let path = format!("/run/m1/{name}.cfg");
+        self.put(&path, 0o644, format!("name = \"{name}\"\n{configuration}\n").as_bytes())?;
+        Ok(quote(&path))
     }
 }
 

@@ -1,7 +1,7 @@
 //! The machine that all scenarios share, the volumes on its disks, and addresses for M1s.
 
 use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock};
 use std::time::Duration;
 
 use m1_tests::m1::{M1, client, m1};
@@ -48,8 +48,19 @@ pub(crate) struct Bed {
 impl Bed {
     /// Waits for its turn.
     pub(crate) fn get() -> Bed {
-        let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
-        Bed { dom0: MACHINE.get(), _turn: turn }
+        let (turn, failed) = match TURN.lock() {
+            Ok(turn) => (turn, false),
+            Err(poisoned) => (poisoned.into_inner(), true),
+        };
+        TURN.clear_poison();
+        let bed = Bed { dom0: MACHINE.get(), _turn: turn };
+        if failed {
+            // What a scenario that failed left behind is in nobody's way.
+            let script =
+                "for domain in $(xl list | awk '$2 ~ /^[1-9]/ { print $2 }'); do xl destroy $domain; done";
+            let _ = bed.run(script);
+        }
+        bed
     }
 
     /// A name that no domain of this machine has had: its console's log has nothing of another's.
@@ -60,7 +71,7 @@ impl Bed {
 
     /// An M1 that serves `/dev/vda` as `base`, with these further options.
     pub(crate) fn m1(&self, options: &str) -> M1<'_> {
-        self.start(m1(&["/dev/vda"], &format!("volume=base:xvda {options}")))
+        self.start(m1(&["/dev/vda"], &format!("volume=base:xvda {options}")).with("memory", 64))
     }
 
     /// An M1 as configured, at an address of its own.

@@ -1,6 +1,6 @@
 //! M1's own disks, when they fail.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use m1_tests::Guest;
 use m1_tests::m1::{M1, m1};
@@ -66,22 +66,37 @@ fn a_disk_that_ends_early_is_an_error_to_who_reads_there_and_to_nobody_else() {
 }
 
 #[test]
-fn a_disk_that_goes_away_takes_only_what_was_not_read_yet() {
+fn a_disk_that_goes_away_takes_only_what_was_not_read_yet_until_it_is_back() {
     let bed = Bed::get();
     let m1 = bed.m1("");
     let holder = bed.unikernel(&m1, "pages=512 hold=1");
     holder.wait_log("holding", CLIENT).expect("it stays");
     bed.sh(&format!("xl block-detach {} xvda", m1.domid())).expect("xl block-detach");
-    let deadline = std::time::Instant::now() + CLIENT;
-    while state_of_base(&m1) == "serving" {
-        assert!(std::time::Instant::now() < deadline, "M1 does not notice:\n{}", m1.log().expect("a log"));
-        std::thread::sleep(Duration::from_millis(100));
-    }
-    assert_eq!(state_of_base(&m1), "its disk is gone: only what is cached is served");
+    let wait_for = |wanted: &str| {
+        let deadline = Instant::now() + CLIENT;
+        while state_of_base(&m1) != wanted {
+            assert!(Instant::now() < deadline, "not {wanted}:\n{}", m1.log().expect("a log"));
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    };
+    wait_for("its disk is gone: only what is cached is served");
     assert_right(&bed, &m1, 0, 512);
     let client = bed.unikernel(&m1, &format!("first={}", BASE_PAGES - 1));
     assert_error_at(&client, BASE_PAGES - 1);
     assert_eq!(m1.get("/healthz").expect("an answer").status, 200);
+
+    // Another disk in its place is not taken for it; the right one is.
+    let attach = |device: &str| {
+        let disk = format!("format=raw,vdev=xvda,access=r,target={device}");
+        bed.sh(&format!("xl block-attach {} '{disk}'", m1.domid())).expect("xl block-attach");
+    };
+    attach("/dev/vdb");
+    wait_for("another disk is there now: only what is cached of the first is served");
+    assert_right(&bed, &m1, 0, 512);
+    bed.sh(&format!("xl block-detach {} xvda", m1.domid())).expect("xl block-detach");
+    attach("/dev/vda");
+    wait_for("serving");
+    assert_right(&bed, &m1, 0, BASE_PAGES);
     holder.destroy().expect("xl destroy");
     bed.finish(m1);
 }
