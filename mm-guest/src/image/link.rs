@@ -31,6 +31,8 @@ pub(crate) struct Link {
     clock: xen::Clock,
     grants: &'static GrantTable,
     pub(crate) owner: DomId,
+    /// The volume is only copied: M1 is not asked for references that it will not give.
+    copy_only: bool,
     pub(crate) port: xen::Port,
     copy_reference: GrantRef,
     window: ForeignWindow,
@@ -86,6 +88,7 @@ impl Link {
             clock: boot.clock,
             grants: boot.grants,
             owner: offer.backend,
+            copy_only: about.copy_only,
             copy_reference: REFS.reserve().ok_or_else(room)?,
             window,
             own: [const { None }; OWN_PAGES],
@@ -119,6 +122,9 @@ impl Link {
     pub(crate) fn lend(&mut self, page: VolumePage, wanted: u32) -> Result<Lent, VolumeError> {
         if self.lookup(page).is_some() {
             return Ok(Lent::Held);
+        }
+        if self.copy_only {
+            return Ok(Lent::CopyOnly);
         }
         let fetched = self.front()?.fetch(page.0, wanted).map_err(|lost| self.lose(lost))?;
         self.note_trip(page);
