@@ -1,9 +1,11 @@
 //! The one door: `cargo xtask …`.
 
+mod demo;
 mod bench;
 mod dom0;
 mod image;
 mod shell;
+mod test;
 mod volume;
 
 use std::process::ExitCode;
@@ -19,6 +21,8 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Several clients run Debian's programs out of pages that M1 lends: what that saves, measured, on one screen
+    Demo(demo::Arguments),
     /// Boots Xen and a Linux dom0 in QEMU and runs a command in dom0
     Dom0(dom0::Arguments),
     /// Boots Xen and a Linux dom0 in QEMU and gives a prompt in dom0
@@ -28,6 +32,8 @@ enum Command {
         /// Builds only these
         names: Vec<String>,
     },
+    /// Runs all tests, with --full in their longer forms
+    Test(test::Arguments),
     /// Measures what the budgets are about and prints the table
     Bench(bench::Arguments),
     /// Makes base volumes
@@ -38,13 +44,15 @@ enum Command {
 fn main() -> ExitCode {
     m1_tests::stage::elapsed();
     // QEMU ends with this process, whatever ends it. The handler is for shells that start background jobs deaf to Ctrl-C.
-    if let Err(error) = ctrlc::set_handler(|| std::process::exit(130)) {
+    if let Err(error) = ctrlc::set_handler(interrupted) {
         eprintln!("warning: {error}");
     }
     let result = match Arguments::parse().command {
+        Command::Demo(arguments) => demo::run(arguments),
         Command::Dom0(arguments) => dom0::run(arguments),
         Command::Shell(arguments) => shell::run(&arguments),
         Command::Image { names } => image::run(&names),
+        Command::Test(arguments) => test::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
         Command::Volume(command) => volume::run(command),
     };
@@ -52,4 +60,9 @@ fn main() -> ExitCode {
         eprintln!("error: {error:#}");
         ExitCode::from(101)
     })
+}
+
+fn interrupted() {
+    m1_tests::demo::forget_files();
+    std::process::exit(130);
 }
