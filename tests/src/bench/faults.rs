@@ -111,8 +111,14 @@ fn floor(dom0: &Dom0) -> Result<Measured> {
     let home = |guest: &Guest<'_>| format!("/local/domain/{}/data", guest.domid());
     let (lends, measures) = (home(&lender), home(&measuring));
     dom0.sh(&format!("xenstore-write {lends}/role 'lend {}'", measuring.domid()))?;
-    let wait = format!("until xenstore-read {lends}/port 2>/dev/null; do usleep 100000; done");
-    let port = dom0.run_with(&wait, &[], LIMIT)?.stdout_text();
+    // Ends with the domain, too.
+    let wait = format!(
+        "until xenstore-read {lends}/port 2>/dev/null; do xl domname {} >/dev/null || exit 1; usleep 100000; done",
+        lender.domid()
+    );
+    let port = dom0.run_with(&wait, &[], LIMIT)?;
+    ensure!(port.code == 0, "the lender ended:\n{}", lender.log()?);
+    let port = port.stdout_text();
     dom0.sh(&format!("xenstore-write {measures}/role 'measure {} {}'", lender.domid(), port.trim()))?;
     let log = measuring.wait_log("fault-floor: ended", LIMIT)?;
     ensure!(log.contains("fault-floor: ended: done"), "the floor was not measured:\n{log}");

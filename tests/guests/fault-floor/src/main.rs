@@ -28,6 +28,8 @@ type Outcome<T> = Result<T, &'static str>;
 const PAGES: usize = 64;
 const BATCH: usize = 32;
 const ROUNDS: usize = 2;
+/// Frames of the grant table, which reach behind the drivers' own references.
+const GRANT_FRAMES: u32 = 5;
 /// Longest wait for the peer's answer.
 const PATIENCE_NS: u64 = 1_000_000_000;
 /// Samples of everything, at most.
@@ -78,7 +80,7 @@ fn lend(boot: &mut Boot, mut store: Store, to: DomId) -> Outcome<()> {
     if !page.write(0, &[program::RETURN]) {
         return Err("a page's first byte");
     }
-    boot.grants.grow_to(2).map_err(|_| "no grant table")?;
+    boot.grants.grow_to(GRANT_FRAMES).map_err(|_| "no grant table")?;
     for reference in references() {
         boot.grants
             .permit(reference, to, xen_rt::mfn_of(page), Access::ReadOnly)
