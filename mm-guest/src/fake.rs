@@ -45,6 +45,7 @@ pub(crate) struct Fake {
     pub(crate) script: VecDeque<(Exit, Registers)>,
     pub(crate) now: u64,
     pub(crate) alarm: Option<u64>,
+    pub(crate) end_asked: bool,
     pub(crate) console: Vec<u8>,
     pub(crate) input: VecDeque<u8>,
     pub(crate) fpu: [u8; 512],
@@ -71,6 +72,7 @@ impl Fake {
             script: VecDeque::new(),
             now: 1_000_000_000,
             alarm: None,
+            end_asked: false,
             console: Vec::new(),
             input: VecDeque::new(),
             fpu: [0; 512],
@@ -273,6 +275,10 @@ impl Machine for Fake {
         }
         self.held.retain(|held| !run.contains(held));
         self.revoked.push((page, count));
+    }
+
+    fn asked_to_end(&mut self) -> bool {
+        core::mem::take(&mut self.end_asked)
     }
 
     fn run(&mut self, registers: &mut Registers) -> Exit {

@@ -64,6 +64,8 @@ pub struct Kernel<M: Machine> {
     /// The call that a signal interrupted, if it can be made again.
     pub(crate) interrupted: Option<u64>,
     pub(crate) ended: Option<End>,
+    /// The toolstack has asked the domain to end.
+    end_asked: bool,
     pub(crate) boot_id: [u8; 16],
 }
 
@@ -116,6 +118,7 @@ impl<M: Machine> Kernel<M> {
             logged: [0; 8],
             interrupted: None,
             ended: None,
+            end_asked: false,
             boot_id,
         };
         for complaint in core::mem::take(&mut kernel.options.complaints) {
@@ -183,8 +186,12 @@ impl<M: Machine> Kernel<M> {
         }
     }
 
-    /// Serves what came from outside: pages that M1 wants back, and the alarm clock.
+    /// Serves what came from outside: pages that M1 wants back, the toolstack's wish, and the alarm clock.
     pub(crate) fn serve(&mut self) {
+        if self.memory.machine.asked_to_end() {
+            self.process.signals.send(Info::kernel(signal::number::TERM));
+            self.end_asked = true;
+        }
         while let Some((page, count)) = self.memory.machine.revoked() {
             self.memory.drop_volume_run(page, count);
             self.memory.machine.revoke_done(page, count);
@@ -282,10 +289,12 @@ impl<M: Machine> Kernel<M> {
         Figures { written, mapped, frames: self.memory.machine.frames(), faults: self.memory.counts }
     }
 
-    /// Waits until something happens outside, and serves it: what `hold=1` does after the program's end.
-    pub fn idle(&mut self, deadline: Option<u64>) {
-        self.memory.machine.wait(deadline);
-        self.serve();
+    /// Serves M1 without running anything until the toolstack asks for the end: what `hold=1` does after the program's.
+    pub fn hold(&mut self) {
+        while !self.end_asked {
+            self.memory.machine.wait(None);
+            self.serve();
+        }
     }
 
     /// Gives up the program's memory.

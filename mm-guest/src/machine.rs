@@ -214,6 +214,9 @@ pub trait Machine {
     /// The run is not mapped any more.
     fn revoke_done(&mut self, page: VolumePage, count: u64);
 
+    /// Whether the toolstack has asked the domain to end since this was last called.
+    fn asked_to_end(&mut self) -> bool;
+
     /// Runs the program until it traps.
     fn run(&mut self, registers: &mut Registers) -> Exit;
     /// The FXSAVE image of the program.

@@ -2,6 +2,8 @@
 
 mod image;
 mod stack;
+#[cfg(test)]
+mod tests;
 
 use alloc::vec::Vec;
 
@@ -46,6 +48,12 @@ struct Loaded {
     end: u64,
 }
 
+impl Loaded {
+    fn entry(&self) -> u64 {
+        self.bias.wrapping_add(self.image.entry) & (u64::MAX >> 17)
+    }
+}
+
 impl<M: Machine> Kernel<M> {
     /// Puts a program in the place of what is there and sets the registers to its start.
     pub(crate) fn exec(&mut self, path: &[u8], args: &[Vec<u8>], env: &[Vec<u8>]) -> Result<(), ExecError> {
@@ -83,8 +91,9 @@ impl<M: Machine> Kernel<M> {
         };
         let heap = round_up(program.end);
         self.memory.heap = heap..heap;
-        let entry = program.bias + program.image.entry;
-        let start = interpreter.as_ref().map_or(entry, |loaded| loaded.bias + loaded.image.entry);
+        // An address that is not canonical would be the hypervisor's fault to take, not the program's.
+        let entry = program.entry();
+        let start = interpreter.as_ref().map_or(entry, Loaded::entry);
         let base = interpreter.as_ref().map_or(0, |loaded| loaded.bias);
 
         let rights = Rights::new(true, true, program.image.executable_stack);
@@ -99,7 +108,7 @@ impl<M: Machine> Kernel<M> {
             path: &file.1.path,
             entry,
             base,
-            headers: program.bias + program.image.headers,
+            headers: program.bias.wrapping_add(program.image.headers),
             header_count: program.image.header_count,
             hwcap: self.memory.machine.hwcap(),
             random,

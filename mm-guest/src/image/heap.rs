@@ -12,9 +12,9 @@ use xen_rt::BootMemory;
 static HEAP: LockedHeap = LockedHeap::empty();
 
 /// Least and most pages.
-const PAGES: core::ops::RangeInclusive<usize> = 64..=512;
+const PAGES: core::ops::RangeInclusive<usize> = 64..=1024;
 /// One page of heap for so many of the domain's.
-const SHARE: usize = 64;
+const SHARE: usize = 160;
 
 /// Bytes in use.
 pub(crate) fn used() -> usize {

@@ -42,6 +42,8 @@ pub(crate) struct Xen {
     typed: heapless::Deque<u8, 1024>,
     /// Something came for the link.
     called: bool,
+    /// Something came from xenstored.
+    store_called: bool,
     /// A run that M1 wants back, taken with an answer.
     revoked: Option<(VolumePage, u64)>,
     pub(crate) trace: Trace,
@@ -95,12 +97,14 @@ impl Xen {
             context: UserContext::new(0, 0),
             typed: heapless::Deque::new(),
             called: false,
+            store_called: true,
             revoked: None,
             trace: Trace::default(),
             fault_trace: false,
             ceiling,
             seed,
         };
+        xen.store.watch_shutdown();
         xen.give_back(KEPT);
         Ok(xen)
     }
@@ -115,6 +119,7 @@ impl Xen {
     fn take_events(&mut self) {
         for port in self.events.take_pending() {
             self.called |= port == self.link.port;
+            self.store_called |= port == self.store.port();
         }
         self.take_input();
     }
@@ -332,6 +337,10 @@ impl Machine for Xen {
     fn revoke_done(&mut self, _page: VolumePage, _count: u64) {
         self.link.revoke_done();
         self.called = true;
+    }
+
+    fn asked_to_end(&mut self) -> bool {
+        core::mem::take(&mut self.store_called) && self.store.take_shutdown()
     }
 
     fn run(&mut self, registers: &mut Registers) -> Exit {

@@ -14,8 +14,6 @@ use crate::store::Store;
 
 /// Where the way that the program ended is written, in the domain's own directory.
 const STATUS: &str = "data/exit-status";
-/// How often the toolstack's wish is looked for while the domain is held.
-const HOLD_NS: u64 = 1_000_000_000;
 
 /// The image's main function.
 pub(crate) fn main(mut boot: Boot) -> ! {
@@ -77,10 +75,8 @@ fn run(kernel: &mut Kernel<Xen>, hold: bool) -> ShutdownReason {
     write_status(xen, &status);
     if hold {
         xen.give_back(0);
-        while kernel.machine().store.read("control/shutdown").is_none_or(|wish| wish.is_empty()) {
-            let soon = kernel.machine().monotonic().saturating_add(HOLD_NS);
-            kernel.idle(Some(soon));
-        }
+        say(xen, format_args!("holding"));
+        kernel.hold();
     }
     kernel.finish();
     ShutdownReason::Poweroff

@@ -8,6 +8,9 @@ const PATIENCE_NS: u64 = 20_000_000_000;
 /// Longest sleep between two looks.
 const LOOK_NS: u64 = 100_000_000;
 
+/// Where the toolstack says how the domain is to end (`xl shutdown`).
+const SHUTDOWN: &str = "control/shutdown";
+
 /// The connection.
 pub(crate) struct Store {
     connection: Connection,
@@ -58,6 +61,22 @@ impl Store {
             let value = calls.read(Transaction::NONE, node).ok()?;
             heapless::String::try_from(core::str::from_utf8(value).ok()?).ok()
         })
+    }
+
+    /// Asks for events about the toolstack's wish.
+    pub(crate) fn watch_shutdown(&mut self) {
+        if let Err(error) = self.with(|calls| calls.watch(SHUTDOWN, "shutdown")) {
+            log::warn!("{SHUTDOWN}: {error}");
+        }
+    }
+
+    /// Whether the toolstack wants the domain to end, and takes note, as Linux does, by an empty value.
+    pub(crate) fn take_shutdown(&mut self) -> bool {
+        let asked = self.read(SHUTDOWN).is_some_and(|wish| matches!(&*wish, "poweroff" | "halt" | "reboot"));
+        if asked {
+            let _ = self.write(SHUTDOWN, b"");
+        }
+        asked
     }
 
     /// The event channel, for those who sleep on it.

@@ -16,6 +16,7 @@ pub(crate) mod number {
     pub(crate) const SEGV: u32 = 11;
     pub(crate) const PIPE: u32 = 13;
     pub(crate) const ALRM: u32 = 14;
+    pub(crate) const TERM: u32 = 15;
     pub(crate) const STOP: u32 = 19;
 }
 

@@ -54,12 +54,14 @@ impl<M: Machine> Kernel<M> {
             uncharged: flags & NORESERVE != 0,
             backing: Backing::Anonymous,
         };
+        let files = place == Place::Exactly && self.memory.shows_files(address, length);
         let at = if flags & ANONYMOUS != 0 {
             // With one process, shared memory without a file is private memory.
             self.memory.map(&MapRequest { shared: false, ..request })?
         } else {
             self.map_fd(fd, &request, offset)?
         };
+        self.reap_if(files);
         if flags & (POPULATE | LOCKED) != 0
             && !rights.none()
             && let Some(range) = pages(at, length)
@@ -93,10 +95,17 @@ impl<M: Machine> Kernel<M> {
     }
 
     pub(super) fn sys_munmap(&mut self, address: u64, length: u64) -> SysResult {
+        let files = self.memory.shows_files(address, length);
         self.memory.unmap(address, length)?;
-        // A file without a name may have lost its last mapping.
-        self.vfs.tmp.reap_all(&mut self.memory);
+        self.reap_if(files);
         Ok(0)
+    }
+
+    /// After mappings of files in memory have gone: one without a name may have lost its last user.
+    fn reap_if(&mut self, files: bool) {
+        if files {
+            self.vfs.tmp.reap_all(&mut self.memory);
+        }
     }
 
     pub(super) fn sys_mprotect(&mut self, address: u64, length: u64, prot: u64) -> SysResult {
@@ -108,8 +117,10 @@ impl<M: Machine> Kernel<M> {
     }
 
     pub(super) fn sys_mremap(&mut self, a: Args) -> SysResult {
-        let at = self.memory.remap(a[0], a[1], a[2], a[3], a[4])?;
-        Ok(at)
+        let files = self.memory.shows_files(a[0], a[1]) || self.memory.shows_files(a[4], a[2]);
+        let at = self.memory.remap(a[0], a[1], a[2], a[3], a[4]);
+        self.reap_if(files);
+        at
     }
 
     /// Mappings of files in memory are the files; there is no disk behind them.

@@ -14,7 +14,7 @@ mod process;
 mod signals;
 mod stat;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod time;
 mod trace;
 

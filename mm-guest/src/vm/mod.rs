@@ -217,6 +217,12 @@ impl<M: Machine> Memory<M> {
             .any(|vma| matches!(vma.backing, Backing::Stored { file: shown, .. } if shown == file))
     }
 
+    /// Whether a mapping in the range shows a file in memory.
+    pub(crate) fn shows_files(&self, address: u64, length: u64) -> bool {
+        let Some(range) = crate::page::pages(crate::page::round_down(address), length) else { return false };
+        self.vmas.overlapping(range).any(|vma| matches!(vma.backing, Backing::Stored { .. }))
+    }
+
     /// Puts a page with these bytes where an absent page of a private mapping is, whatever its rights.
     pub(crate) fn place_bytes(&mut self, page: u64, bytes: &[u8]) -> Result<(), Errno> {
         let vma = *self.vmas.find(page).ok_or(Errno::FAULT)?;

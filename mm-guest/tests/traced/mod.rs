@@ -274,6 +274,10 @@ impl Machine for Traced {
 
     fn revoke_done(&mut self, _page: VolumePage, _count: u64) {}
 
+    fn asked_to_end(&mut self) -> bool {
+        false
+    }
+
     fn run(&mut self, registers: &mut Registers) -> Exit {
         assert!(Instant::now() < self.deadline, "the program takes too long");
         self.tracee.run(registers)

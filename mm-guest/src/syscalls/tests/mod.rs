@@ -67,13 +67,13 @@ impl Guest {
         at
     }
 
-    fn path(&mut self, path: &str) -> u64 {
+    pub(crate) fn path(&mut self, path: &str) -> u64 {
         let mut bytes = path.as_bytes().to_vec();
         bytes.push(0);
         self.put(&bytes)
     }
 
-    fn get(&mut self, at: u64, length: usize) -> Vec<u8> {
+    pub(crate) fn get(&mut self, at: u64, length: usize) -> Vec<u8> {
         let mut bytes = vec![0; length];
         self.kernel.memory.read_bytes(at, &mut bytes).unwrap();
         bytes
@@ -94,14 +94,14 @@ impl Guest {
         self.call(1, &[fd, BUFFER, bytes.len() as u64])
     }
 
-    fn read_file(&mut self, path: &str) -> Result<Vec<u8>, Errno> {
+    pub(crate) fn read_file(&mut self, path: &str) -> Result<Vec<u8>, Errno> {
         let fd = self.open(path, 0, 0)?;
         let bytes = self.read(fd, 0x8000);
         self.call(3, &[fd]).unwrap();
         bytes
     }
 
-    fn write_file(&mut self, path: &str, bytes: &[u8]) -> SysResult {
+    pub(crate) fn write_file(&mut self, path: &str, bytes: &[u8]) -> SysResult {
         let fd = self.open(path, 0o1101, 0o644)?;
         let written = self.write(fd, bytes);
         self.call(3, &[fd]).unwrap();
