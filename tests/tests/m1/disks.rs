@@ -7,8 +7,8 @@ use m1_tests::m1::{M1, m1};
 use m1_tests::unikernel::{Round, wait_rounds};
 
 use crate::bed::{BASE_PAGES, Bed, CLIENT, digest_of};
-use crate::clients::wait_all_back;
 use crate::endpoint::assert_states_add_up;
+use crate::leaving::wait_all_back;
 
 /// The client reads these pages, and they are right.
 #[track_caller]

@@ -4,7 +4,7 @@ use m1_tests::m1::{M1, disk};
 use m1_tests::unikernel::wait_rounds;
 
 use crate::bed::{BASE_PAGES, Bed, CLIENT, digest_of};
-use crate::clients::{RESOURCES, wait_all_back};
+use crate::leaving::{RESOURCES, wait_all_back};
 
 /// Breaches of the ring's rules (`hostile=` of the unikernel), and the counter that shows each.
 const WAYS: [(u32, &str); 5] = [

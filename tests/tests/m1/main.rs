@@ -7,4 +7,5 @@ mod clients;
 mod disks;
 mod endpoint;
 mod hostile;
+mod leaving;
 mod refusals;

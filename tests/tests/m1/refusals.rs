@@ -7,7 +7,7 @@ use m1_tests::m1::{client, m1};
 use m1_tests::raw_disk::PAGE;
 
 use crate::bed::{Bed, OTHER_PAGES, address};
-use crate::clients::RESOURCES;
+use crate::leaving::RESOURCES;
 
 #[test]
 fn a_wrong_volume_makes_xl_create_fail_and_m1_says_why() {
