@@ -17,7 +17,7 @@ const SWEEP: u32 = 256;
 /// Looks at xenstore without a reason, and at pages that clients should let go of.
 const RECHECK_NS: u64 = 1_000_000_000;
 /// Free references below which the grant table grows, and frames by which it does.
-const LOW_REFERENCES: u64 = 2048;
+const LOW_REFERENCES: u64 = 1024;
 const GROW_FRAMES: u32 = 8;
 
 impl M1 {
