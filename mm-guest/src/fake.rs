@@ -104,6 +104,12 @@ impl Machine for Fake {
         Ok(Frame(RefCell::new(Box::new([0; 4096]))))
     }
 
+    fn allocate_unfilled(&mut self) -> Result<Frame, OutOfFrames> {
+        let frame = self.allocate()?;
+        frame.0.borrow_mut().fill(0xa5);
+        Ok(frame)
+    }
+
     fn release(&mut self, _frame: Frame) {
         self.used -= 1;
     }
@@ -137,18 +143,24 @@ impl Machine for Fake {
         Ok(())
     }
 
-    fn map_shared(&mut self, wants: &[SharedMap], done: &mut [bool]) {
-        for (index, want) in wants.iter().enumerate() {
-            assert!(self.held.contains(&want.volume.0), "{want:?} is not held");
-            if self.failing_maps > 0 && index == 0 {
-                self.failing_maps -= 1;
-                self.held.remove(&want.volume.0);
+    fn map_shared(&mut self, want: SharedMap, around: u64) -> u64 {
+        let (base, index) = (want.page.0 & !63, want.page.0 & 63);
+        let mut done = 0;
+        for place in (0..64).filter(|place| *place == index || around >> place & 1 == 1) {
+            let volume = want.volume.0 + place - index;
+            if !self.held.contains(&volume) {
                 continue;
             }
-            let before = self.mapped.insert(want.page.0, Mapped::Shared(want.volume, want.exec));
-            assert!(before.is_none(), "{:?} is filled twice", want.page);
-            done[index] = true;
+            if self.failing_maps > 0 && place == index {
+                self.failing_maps -= 1;
+                self.held.remove(&volume);
+                continue;
+            }
+            let before = self.mapped.insert(base + place, Mapped::Shared(VolumePage(volume), want.exec));
+            assert!(before.is_none(), "{:#x} is filled twice", base + place);
+            done |= 1 << place;
         }
+        done
     }
 
     fn replace_shared(&mut self, shared: SharedPage, frame: Frame, prot: Prot) -> Result<(), Frame> {
@@ -285,6 +297,10 @@ impl Machine for Fake {
         let (exit, after) = self.script.pop_front().expect("the script goes on to the program's end");
         *registers = after;
         exit
+    }
+
+    fn run_times(&self) -> (u64, u64) {
+        (self.now, self.now)
     }
 
     fn fpu(&self) -> [u8; 512] {

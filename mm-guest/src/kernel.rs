@@ -144,11 +144,13 @@ impl<M: Machine> Kernel<M> {
 
     /// Runs the program to its end.
     pub fn run(&mut self) -> End {
+        let mut trapped = self.memory.machine.monotonic();
         loop {
-            let before = self.memory.machine.monotonic();
             let exit = self.memory.machine.run(&mut self.registers);
-            let trapped = self.memory.machine.monotonic();
-            self.process.user_time += trapped.saturating_sub(before);
+            let (resumed, now) = self.memory.machine.run_times();
+            self.process.system_time += resumed.saturating_sub(trapped);
+            self.process.user_time += now.saturating_sub(resumed);
+            trapped = now;
             match exit {
                 Exit::Syscall => self.system_call(),
                 Exit::PageFault { address, write, fetch } => self.page_fault(address, write, fetch),
@@ -159,8 +161,6 @@ impl<M: Machine> Kernel<M> {
             }
             self.serve();
             self.deliver();
-            let done = self.memory.machine.monotonic();
-            self.process.system_time += done.saturating_sub(trapped);
             if let Some(end) = self.ended {
                 return end;
             }

@@ -142,6 +142,11 @@ pub trait Machine {
     /// # Errors
     /// [`OutOfFrames`] within a second, also where the hypervisor has none.
     fn allocate(&mut self) -> Result<Self::Frame, OutOfFrames>;
+    /// A frame with any content of this domain's, to be written whole.
+    ///
+    /// # Errors
+    /// As [`Machine::allocate`].
+    fn allocate_unfilled(&mut self) -> Result<Self::Frame, OutOfFrames>;
     /// Gives a frame back.
     fn release(&mut self, frame: Self::Frame);
     /// How much there is.
@@ -156,13 +161,15 @@ pub trait Machine {
     /// # Errors
     /// Gives the frame back where there is no memory for tables.
     fn map_private(&mut self, page: UserPage, frame: Self::Frame, prot: Prot) -> Result<(), Self::Frame>;
-    /// Maps a batch of at most 64 pages of the volume; `done[i]` tells which succeeded. Where one did not, its reference
-    /// is dropped and the next [`Machine::lend`] asks again.
-    fn map_shared(&mut self, wants: &[SharedMap], done: &mut [bool]);
+    /// Maps a page of the volume, and in the same batch those around it that are held. Bit `i` of `around` stands for page
+    /// `i` of the aligned block of 64 that `want.page` lies in; each shows as far from `want.volume` as it lies from
+    /// `want.page`. Gives the set of those mapped. Where the page itself is not among them, its reference is dropped and
+    /// the next [`Machine::lend`] asks again.
+    fn map_shared(&mut self, want: SharedMap, around: u64) -> u64;
     /// Puts a private frame in the place of a shared page: the end of a copy-on-write.
     ///
     /// # Errors
-    /// Gives the frame back where the hypervisor refused.
+    /// Gives the frame back where the hypervisor refused; nothing is mapped there then.
     fn replace_shared(&mut self, page: SharedPage, frame: Self::Frame, prot: Prot)
     -> Result<(), Self::Frame>;
     /// Unmaps private pages, at most 64, and releases their frames.
@@ -219,6 +226,8 @@ pub trait Machine {
 
     /// Runs the program until it traps.
     fn run(&mut self, registers: &mut Registers) -> Exit;
+    /// When the program last went on, and when it trapped then (monotonic).
+    fn run_times(&self) -> (u64, u64);
     /// The FXSAVE image of the program.
     fn fpu(&self) -> [u8; 512];
     /// Replaces it. Reserved MXCSR bits are cleared, not trusted.

@@ -6,6 +6,7 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use m1_tests::m1::{M1, client, m1};
+use m1_tests::mm_guest::{End, Figures, Log};
 use m1_tests::programs::{self, Prepared};
 use m1_tests::{Dom0, Guest, Shared, grants, image};
 
@@ -29,47 +30,22 @@ fn prepared() -> &'static Prepared {
     PREPARED.get_or_init(|| programs::prepare(programs::fresh_seed().unwrap()).unwrap())
 }
 
-/// What a client's console has: the program's output, and the kernel's last words.
+/// What a client's console has at its program's end.
 struct Said {
-    output: Vec<u8>,
-    statistics: String,
-    end: String,
+    log: Log,
+    figures: Figures,
 }
 
 impl Said {
-    fn of(log: &str) -> Self {
-        let own = |line: &&str| line.starts_with("mm-guest: ");
-        let find = |text: &str| {
-            let line = log.lines().filter(own).find(|line| line.contains(text));
-            line.unwrap_or_else(|| panic!("no {text:?} in:\n{log}")).trim_end().to_owned()
-        };
-        let output: String = log
-            .split_inclusive('\n')
-            .filter(|line| !line.starts_with("mm-guest: ") && !is_log(line))
-            .collect();
-        let mut end = log.lines().filter(own).map(|line| line.trim_end().trim_start_matches("mm-guest: "));
-        let end = end.rfind(|line| line.starts_with("exited ") || line.starts_with("signal "));
-        Self {
-            output: output.into_bytes(),
-            statistics: find(" KAS="),
-            end: end.unwrap_or_else(|| panic!("no end in:\n{log}")).to_owned(),
-        }
-    }
-
-    /// The number behind `NAME=` in the statistics.
-    fn number(&self, name: &str) -> u64 {
-        let word = self.statistics.split(' ').find_map(|word| word.strip_prefix(name)?.strip_prefix('='));
-        word.and_then(|word| word.parse().ok()).unwrap_or_else(|| panic!("{name} in {}", self.statistics))
+    fn of(text: &str) -> Self {
+        let log = Log::parse(text).unwrap_or_else(|error| panic!("{error:#}\n{text}"));
+        let figures = log.figures.unwrap_or_else(|| panic!("no figures in:\n{text}"));
+        Self { log, figures }
     }
 
     fn exit_code(&self) -> i32 {
-        self.end.strip_prefix("exited ").and_then(|code| code.parse().ok()).unwrap_or(-1)
+        if let Some(End::Exited(code)) = self.log.end { code } else { -1 }
     }
-}
-
-/// A line of `log`'s, which begins with a time.
-fn is_log(line: &str) -> bool {
-    line.starts_with('[') && line.contains("] ") && line.contains(": ")
 }
 
 fn start<'a>(dom0: &'a Dom0, m1: &M1<'_>, name: &str, options: &str) -> Guest<'a> {
@@ -93,12 +69,12 @@ fn programs_print_what_they_print_on_linux() {
         let guest = start(&dom0, &m1, &name, &run.extra());
         guest.wait_end(LIMIT).expect("it ends");
         let said = Said::of(&guest.log().unwrap());
-        eprintln!("{:12} {}", run.case.name, said.statistics);
-        if let Err(error) = run.check(&said.output, said.exit_code()) {
+        eprintln!("{:12} {:?}", run.case.name, said.figures);
+        if let Err(error) = run.check(said.log.output.as_bytes(), said.exit_code()) {
             failed.push(format!("{name}: {error:#}\n{}", guest.log().unwrap()));
         }
-        assert!(said.number("R") > 100, "{name} runs out of shared pages: {}", said.statistics);
-        assert_eq!(said.number("populate_failed"), 0);
+        assert!(said.figures.mapped > 100, "{name} runs out of shared pages: {:?}", said.figures);
+        assert_eq!(said.figures.populate_failed, 0);
     }
     assert!(failed.is_empty(), "seed {}:\n{}", prepared().seed, failed.join("\n"));
     m1.destroy().unwrap();
@@ -124,14 +100,12 @@ fn clients_m1_and_xen_count_the_same_pages_and_a_write_is_the_writers_alone() {
     let reader = start(&dom0, &m1, "reader", &one_line(script("pass")));
     reader.wait_log("mm-guest: holding", LIMIT).unwrap();
     let said = [&writer, &reader].map(|guest| Said::of(&guest.log().unwrap()));
-    let words = said.each_ref().map(|said| {
-        let text = String::from_utf8(said.output.clone()).unwrap();
-        text.split_whitespace().map(str::to_owned).collect::<Vec<_>>()
-    });
+    let words =
+        said.each_ref().map(|said| said.log.output.split_whitespace().map(str::to_owned).collect::<Vec<_>>());
     assert_eq!(words[0][0], words[0][1], "the volume is as it was, for the writer");
     assert_eq!(words[0][..2], words[1][..2], "and for the reader");
     assert_eq!(words[0][2], "7");
-    assert!(said[0].number("W") > said[1].number("W") + 40, "fifty pages became the writer's own");
+    assert!(said[0].figures.written > said[1].figures.written + 40, "fifty pages became the writer's own");
 
     let metrics = m1.metrics().unwrap();
     let by_xen = dom0.grants().expect("xl debug-keys g");
@@ -139,9 +113,9 @@ fn clients_m1_and_xen_count_the_same_pages_and_a_write_is_the_writers_alone() {
     for (guest, said) in [&writer, &reader].into_iter().zip(&said) {
         let domid = guest.domid().to_string();
         let mapped = metrics.with("m1_client_mapped_bytes", &[("domid", &domid)]).unwrap();
-        assert_eq!(mapped, (said.number("R") * 4096) as f64, "M1 and {}", said.statistics);
+        assert_eq!(mapped, (said.figures.mapped * 4096) as f64, "M1 and {:?}", said.figures);
         let pages = m1.pages_mapped(&by_xen, guest.domid()).expect("Xen's count");
-        assert_eq!(pages.len() as u64, said.number("R"), "Xen and {}", said.statistics);
+        assert_eq!(pages.len() as u64, said.figures.mapped, "Xen and {:?}", said.figures);
         assert!(pages.iter().all(|entry| entry.writers() == 0));
         frames.push(pages.iter().map(|entry| entry.mfn).collect::<BTreeSet<u64>>());
         let status = dom0.sh(&format!("xenstore-read /local/domain/{domid}/data/exit-status")).unwrap();
@@ -165,10 +139,10 @@ fn with_a_window_of_one_each_distinct_page_is_a_fault_that_m1_served() {
     let guest = start(&dom0, &m1, "window-one", &run.extra());
     guest.wait_end(LIMIT).expect("it ends");
     let said = Said::of(&guest.log().unwrap());
-    run.check(&said.output, said.exit_code()).unwrap();
+    run.check(said.log.output.as_bytes(), said.exit_code()).unwrap();
     let metrics = m1.metrics().unwrap();
-    assert_eq!(metrics.get("m1_faults_served_total"), said.number("asked") as f64, "{}", said.statistics);
-    assert!(said.number("asked") >= said.number("R"), "{}", said.statistics);
+    assert_eq!(metrics.get("m1_faults_served_total"), said.figures.asked as f64, "{:?}", said.figures);
+    assert!(said.figures.asked >= said.figures.mapped, "{:?}", said.figures);
     m1.destroy().unwrap();
 }
 
@@ -181,9 +155,9 @@ fn where_m1_only_copies_programs_run_all_the_same() {
         let guest = start(&dom0, &m1, &format!("copy-{}", run.case.name), &run.extra());
         guest.wait_end(LIMIT).expect("it ends");
         let said = Said::of(&guest.log().unwrap());
-        run.check(&said.output, said.exit_code()).unwrap();
-        assert_eq!(said.number("R"), 0, "{}", said.statistics);
-        assert!(said.number("copy") > 100, "{}", said.statistics);
+        run.check(said.log.output.as_bytes(), said.exit_code()).unwrap();
+        assert_eq!(said.figures.mapped, 0, "{:?}", said.figures);
+        assert!(said.figures.copy > 100, "{:?}", said.figures);
     }
     m1.destroy().unwrap();
 }
@@ -201,8 +175,8 @@ fn a_page_needed_after_m1_is_gone_is_a_bus_error_and_what_is_mapped_stays() {
     m1.destroy().unwrap();
     guest.wait_end(LIMIT).expect("it ends");
     let said = Said::of(&guest.log().unwrap());
-    assert_eq!(String::from_utf8_lossy(&said.output).lines().collect::<Vec<_>>(), ["mapped", "True"]);
-    assert_eq!(said.end, "signal 7");
+    assert_eq!(said.log.output.lines().collect::<Vec<_>>(), ["mapped", "True"]);
+    assert_eq!(said.log.end, Some(End::Signal(7)));
 }
 
 #[test]
@@ -217,9 +191,9 @@ fn a_client_of_eight_mebibytes_runs_busybox_and_says_what_does_not_fit() {
         Said::of(&guest.log().unwrap())
     };
     let said = small("small-1", "init=/usr/bin/busybox -- sha256sum /usr/bin/busybox");
-    assert_eq!(said.end, "exited 0");
+    assert_eq!(said.exit_code(), 0);
     let said = small("small-2", "init=/usr/bin/busybox -- dd if=/dev/zero of=/tmp/x bs=1M count=20");
-    assert_eq!(said.end, "exited 1");
-    assert!(String::from_utf8_lossy(&said.output).contains("No space left on device"));
+    assert_eq!(said.exit_code(), 1);
+    assert!(said.log.output.contains("No space left on device"));
     m1.destroy().unwrap();
 }

@@ -6,7 +6,7 @@ use mm_guest::{
     Exit, FrameCount, Lent, Machine, NotThere, OutOfFrames, Prot, Registers, SharedMap, SharedPage, UserPage,
     VolumeError, VolumePage,
 };
-use xen::{Clock, Events, GrantRef, GrantStatus, Hypervisor, Port, Virq};
+use xen::{Clock, Events, GrantStatus, Hypervisor, Port, Virq};
 use xen_rt::Boot;
 use xen_rt::user::{self, Frame, FramePool, Unmapped, UserContext, UserSpace};
 
@@ -31,6 +31,8 @@ pub(crate) struct Xen {
     clock: Clock,
     /// The latest time that was told.
     latest: Cell<u64>,
+    /// When the program last went on, and when it trapped.
+    times: (u64, u64),
     console: xen::console::Console,
     timer: Option<Port>,
     alarm: Option<u64>,
@@ -87,6 +89,7 @@ impl Xen {
             events: boot.events,
             clock: boot.clock,
             latest: Cell::new(0),
+            times: (0, 0),
             console: boot.console,
             timer,
             alarm: None,
@@ -154,9 +157,13 @@ impl Machine for Xen {
     type Frame = Frame;
 
     fn allocate(&mut self) -> Result<Frame, OutOfFrames> {
-        let frame = self.pool.alloc().map_err(|_| OutOfFrames)?;
+        let frame = self.allocate_unfilled()?;
         frame.zero();
         Ok(frame)
+    }
+
+    fn allocate_unfilled(&mut self) -> Result<Frame, OutOfFrames> {
+        self.pool.alloc().map_err(|_| OutOfFrames)
     }
 
     fn release(&mut self, frame: Frame) {
@@ -195,37 +202,42 @@ impl Machine for Xen {
         })
     }
 
-    fn map_shared(&mut self, wants: &[SharedMap], done: &mut [bool]) {
-        let empty = user::SharedMap {
-            page: page(UserPage(0)),
-            owner: self.link.owner,
-            reference: GrantRef(0),
-            prot: user::Prot::Read,
-        };
-        let mut maps = [empty; BATCH];
-        let mut from = [0; BATCH];
-        let mut count = 0;
-        for (index, want) in wants.iter().enumerate().take(BATCH) {
-            if let Some(reference) = self.link.lookup(want.volume) {
-                let prot = if want.exec { user::Prot::ReadExec } else { user::Prot::Read };
-                maps[count] = user::SharedMap { page: page(want.page), reference, prot, ..empty };
-                from[count] = index;
-                count += 1;
+    fn map_shared(&mut self, want: SharedMap, around: u64) -> u64 {
+        let base = want.page.0 & !63;
+        let index = want.page.0 - base;
+        let volume = |place: u64| VolumePage(want.volume.0 + place - index);
+        let wanted = if want.exec { user::Prot::ReadExec } else { user::Prot::Read };
+        let mut maps: heapless::Vec<user::SharedMap, BATCH> = heapless::Vec::new();
+        let mut places: heapless::Vec<u64, BATCH> = heapless::Vec::new();
+        let mut left = around & !(1 << index);
+        let mut next = Some(index);
+        while let Some(place) = next {
+            if let Some(reference) = self.link.lookup(volume(place)) {
+                let page = page(UserPage(base + place));
+                // There is room for a block's pages.
+                let _ = maps.push(user::SharedMap { page, owner: self.link.owner, reference, prot: wanted });
+                let _ = places.push(place);
             }
+            next = (left != 0).then(|| u64::from(left.trailing_zeros()));
+            left &= left.wrapping_sub(1);
         }
         let mut statuses = [GrantStatus::GENERAL_ERROR; BATCH];
-        self.space.map_shared(&mut self.pool, &maps[..count], &mut statuses[..count]);
-        for (index, status) in from[..count].iter().zip(statuses) {
-            done[*index] = status.is_okay();
+        self.space.map_shared(&mut self.pool, &maps, &mut statuses);
+        let mut done = 0;
+        for (place, status) in places.iter().zip(statuses) {
             if status.is_okay() {
-                self.link.mapped(wants[*index].volume);
-            } else if *index == 0 {
+                done |= 1 << place;
+                self.link.mapped(volume(*place));
+            } else if *place == index {
                 // That M1 took back a neighbour is found out when that is needed itself.
-                log::debug!("page {} cannot be mapped: {status:?}", wants[0].volume.0);
-                self.link.map_failed(wants[0].volume);
+                log::debug!("page {} cannot be mapped: {status:?}", want.volume.0);
+                self.link.map_failed(want.volume);
             }
         }
-        self.trace.mapped(self.clock.now_ns());
+        if self.trace.is_open() {
+            self.trace.mapped(self.clock.now_ns());
+        }
+        done
     }
 
     fn replace_shared(&mut self, shared: SharedPage, frame: Frame, wanted: Prot) -> Result<(), Frame> {
@@ -366,13 +378,15 @@ impl Machine for Xen {
             rflags: r.rflags,
         };
         (self.context.fs_base, self.context.gs_base) = (r.fs_base, r.gs_base);
-        if let Some(fault) = self.trace.resume(self.clock.now_ns())
+        self.times.0 = self.monotonic();
+        if let Some(fault) = self.trace.resume(self.times.0)
             && self.fault_trace
         {
             self.console_write(alloc::format!("mm-guest: {fault}\n").as_bytes());
         }
         let exit = self.context.run(&self.space);
-        self.trace.trap(self.clock.now_ns());
+        self.times.1 = self.monotonic();
+        self.trace.trap(self.times.1);
         let r = self.context.regs;
         *registers = Registers {
             rax: r.rax,
@@ -407,6 +421,10 @@ impl Machine for Xen {
                 Exit::Event
             }
         }
+    }
+
+    fn run_times(&self) -> (u64, u64) {
+        self.times
     }
 
     fn fpu(&self) -> [u8; 512] {

@@ -37,6 +37,11 @@ impl Trace {
             Some(Fault { page, trapped: self.trapped, pushed, timing, resumed: now, ..Fault::default() });
     }
 
+    /// Whether a fault is under way for which M1 was asked.
+    pub(crate) fn is_open(&self) -> bool {
+        self.open.is_some()
+    }
+
     /// Pages were mapped.
     pub(crate) fn mapped(&mut self, now: u64) {
         if let Some(fault) = &mut self.open {

@@ -45,6 +45,16 @@ pub(crate) fn bit(signal: u32) -> u64 {
     1 << ((signal - 1) & 63)
 }
 
+/// The signals in a set, ascending.
+fn signals(set: u64) -> impl Iterator<Item = u32> {
+    let mut left = set;
+    core::iter::from_fn(move || {
+        let signal = (left != 0).then(|| left.trailing_zeros() + 1)?;
+        left &= left - 1;
+        Some(signal)
+    })
+}
+
 /// What the program wants done about a signal (`struct kernel_sigaction`).
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub(crate) struct Action {
@@ -181,7 +191,7 @@ impl Signals {
 
     /// Whether one would be acted upon now.
     pub(crate) fn deliverable(&self) -> bool {
-        (1..=64).any(|signal| self.pending & !self.blocked & bit(signal) != 0 && !self.is_ignored(signal))
+        signals(self.pending & !self.blocked).any(|signal| !self.is_ignored(signal))
     }
 
     fn is_ignored(&self, signal: u32) -> bool {
@@ -215,7 +225,7 @@ impl Signals {
 
     /// Takes one of these pending signals: for `rt_sigtimedwait`.
     pub(crate) fn take(&mut self, set: u64) -> Option<Info> {
-        let signal = (1..=64).find(|signal| self.pending & set & bit(*signal) != 0)?;
+        let signal = signals(self.pending & set).next()?;
         self.pending &= !bit(signal);
         Some(self.infos[signal as usize - 1].take().unwrap_or_else(|| Info::kernel(signal)))
     }

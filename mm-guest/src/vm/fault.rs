@@ -2,7 +2,7 @@
 
 use super::resident::Presence;
 use super::vma::{Backing, StoreId, Vma};
-use super::{BATCH, FaultCounts, Memory, STACK_LIMIT, STACK_TOP};
+use super::{FaultCounts, Memory, STACK_LIMIT, STACK_TOP};
 use crate::errno::Errno;
 use crate::machine::{Lent, Machine, SharedMap, SharedPage, VolumeError};
 use crate::page::{PAGE_SIZE, USER_END, UserPage, VolumePage};
@@ -101,10 +101,10 @@ impl<M: Machine> Memory<M> {
             return Err(Fault::NotMapped);
         }
         let page = address / PAGE_SIZE;
-        if self.vmas.find(page).is_none() {
-            self.grow_stack(page);
+        let mut vma = self.vmas.find(page).copied();
+        if vma.is_none() && self.grow_stack(page) {
+            vma = self.vmas.find(page).copied();
         }
-        let vma = self.vmas.find(page).copied();
         let now = self.resident.get(page);
         let decision = decide(vma.as_ref(), page, now, access);
         let Some(vma) = vma else { return Err(Fault::NotMapped) };
@@ -130,11 +130,13 @@ impl<M: Machine> Memory<M> {
     }
 
     /// Lets the stack reach down to `page`, where that is just below it and within its limit.
-    fn grow_stack(&mut self, page: u64) {
-        let Some(above) = self.vmas.at_or_above(page) else { return };
-        if above.grows_down && page >= (STACK_TOP - STACK_LIMIT) / PAGE_SIZE {
+    fn grow_stack(&mut self, page: u64) -> bool {
+        let near = self.vmas.at_or_above(page).is_some_and(|above| above.grows_down);
+        let grows = near && page >= (STACK_TOP - STACK_LIMIT) / PAGE_SIZE;
+        if grows {
             self.vmas.grow_down(page);
         }
+        grows
     }
 
     /// An entry that should allow what faulted: set what the mapping says. The same fault over and over would be a
@@ -190,36 +192,20 @@ impl<M: Machine> Memory<M> {
 
     /// Maps `page` and those around it that are absent and held, in one batch; tells whether `page` itself succeeded.
     fn map_around(&mut self, vma: &Vma, page: u64, volume: VolumePage, end: u64) -> bool {
-        let exec = vma.rights.exec();
-        let want = |at: u64| SharedMap { page: UserPage(at), volume: VolumePage(volume.0 + at - page), exec };
-        let mut wants = [want(page); BATCH];
-        let mut count = 1;
         let block = page & !(self.fault_around - 1);
-        for at in block.max(vma.start)..(block + self.fault_around).min(end) {
-            let volume = VolumePage(volume.0 + at - page);
-            if at != page && self.resident.get(at) == Presence::Absent && self.machine.holds(volume) {
-                wants[count] = SharedMap { page: UserPage(at), volume, exec };
-                count += 1;
-            }
-        }
-        let mut done = [false; BATCH];
-        self.machine.map_shared(&wants[..count], &mut done[..count]);
-        for (want, done) in wants[..count].iter().zip(done) {
-            // All lie in one 2 MiB region with `page`, or their region is prepared here.
-            if done {
-                if self.resident.prepare(want.page.0).is_err() {
-                    self.machine.unmap_shared(&[SharedPage { page: want.page, volume: want.volume }]);
-                    continue;
-                }
-                self.resident.set(want.page.0, Presence::Shared);
-                self.counts.mapped += 1;
-            }
-        }
-        done[0]
+        let base = page & !63;
+        let (low, high) = (block.max(vma.start) - base, (block + self.fault_around).min(end) - base);
+        let within = u64::MAX >> (64 - (high - low)) << low;
+        let around = within & self.resident.absent_around(page) & !(1 << (page - base));
+        let want = SharedMap { page: UserPage(page), volume, exec: vma.rights.exec() };
+        let done = self.machine.map_shared(want, around);
+        self.resident.set_shared_around(page, done);
+        self.counts.mapped += u64::from(done.count_ones());
+        done >> (page - base) & 1 == 1
     }
 
     fn copy_in(&mut self, vma: &Vma, page: u64, volume: VolumePage) -> Result<(), Fault> {
-        let frame = self.machine.allocate().map_err(|_| Fault::NoMemory)?;
+        let frame = self.machine.allocate_unfilled().map_err(|_| Fault::NoMemory)?;
         let frame = match self.machine.copy_volume(volume, frame) {
             Ok(frame) => frame,
             Err((frame, error)) => {
@@ -237,7 +223,7 @@ impl<M: Machine> Memory<M> {
     /// The program writes to a page that it shares: from now on it has its own.
     fn break_shared(&mut self, vma: &Vma, page: u64) -> Result<(), Fault> {
         let shared = shared_page(vma, page).ok_or(Fault::NotMapped)?;
-        let frame = self.machine.allocate().map_err(|_| Fault::NoMemory)?;
+        let frame = self.machine.allocate_unfilled().map_err(|_| Fault::NoMemory)?;
         self.machine.copy_page(shared.page, &frame);
         match self.machine.replace_shared(shared, frame, vma.rights.prot()) {
             Ok(()) => {
@@ -246,6 +232,7 @@ impl<M: Machine> Memory<M> {
                 Ok(())
             }
             Err(frame) => {
+                self.resident.set(page, Presence::Absent);
                 self.machine.release(frame);
                 Err(Fault::NoMemory)
             }
@@ -264,7 +251,7 @@ impl<M: Machine> Memory<M> {
             return Err(Fault::BeyondEnd);
         }
         if !shared {
-            let frame = self.machine.allocate().map_err(|_| Fault::NoMemory)?;
+            let frame = self.machine.allocate_unfilled().map_err(|_| Fault::NoMemory)?;
             let mut bytes = [0; 4096];
             self.store.read(&self.machine, file, file_page * PAGE_SIZE, &mut bytes);
             self.machine.write_frame(&frame, 0, &bytes);

@@ -86,6 +86,24 @@ impl Resident {
         put(&mut region.shared, now == Presence::Shared);
     }
 
+    /// Which of the aligned block of 64 pages around `page` are absent: bit `i` for its page `i`.
+    pub(crate) fn absent_around(&self, page: u64) -> u64 {
+        match self.find(page / REGION) {
+            Ok(place) => !self.regions[place].present[position(page).0],
+            Err(_) => u64::MAX,
+        }
+    }
+
+    /// Records that these absent pages of the block around `page` are shared now. Their region was prepared.
+    pub(crate) fn set_shared_around(&mut self, page: u64, pages: u64) {
+        let Ok(place) = self.find(page / REGION) else { return };
+        let (word, _) = position(page);
+        let region = &mut self.regions[place];
+        region.present[word] |= pages;
+        region.shared[word] |= pages;
+        self.shared += u64::from(pages.count_ones());
+    }
+
     /// Forgets regions in the range of pages in which nothing is present.
     pub(crate) fn prune(&mut self, range: Range<u64>) {
         let low = self.regions.partition_point(|region| region.index < range.start / REGION);

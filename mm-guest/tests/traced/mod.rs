@@ -51,6 +51,7 @@ pub(crate) struct Traced {
     /// What is typed.
     pub(crate) input: VecDeque<u8>,
     started: Instant,
+    times: (u64, u64),
     /// When the program has to have ended.
     pub(crate) deadline: Instant,
 }
@@ -80,6 +81,7 @@ impl Traced {
             console: Vec::new(),
             input: VecDeque::new(),
             started: Instant::now(),
+            times: (0, 0),
             deadline: Instant::now() + Duration::from_secs(60),
         })
     }
@@ -121,6 +123,10 @@ impl Machine for Traced {
         Ok(Frame(number))
     }
 
+    fn allocate_unfilled(&mut self) -> Result<Frame, OutOfFrames> {
+        self.allocate()
+    }
+
     fn release(&mut self, frame: Frame) {
         self.used -= 1;
         self.free.push(frame.0);
@@ -150,14 +156,21 @@ impl Machine for Traced {
         Ok(())
     }
 
-    fn map_shared(&mut self, wants: &[SharedMap], done: &mut [bool]) {
-        for (want, done) in wants.iter().zip(done) {
-            assert!(self.held.contains(&want.volume.0), "a page is mapped without a reference");
-            let before = self.mapped.insert(want.page.0, Mapped::Shared(want.volume));
-            assert!(before.is_none(), "a page is mapped where one is: {:#x}", want.page.address());
-            self.tracee.map_image(want.page.address(), want.volume.0, if want.exec { 5 } else { 1 });
-            *done = true;
+    fn map_shared(&mut self, want: SharedMap, around: u64) -> u64 {
+        let (base, index) = (want.page.0 & !63, want.page.0 & 63);
+        let mut done = 0;
+        for place in (0..64).filter(|place| *place == index || around >> place & 1 == 1) {
+            let volume = VolumePage(want.volume.0 + place - index);
+            if !self.held.contains(&volume.0) {
+                continue;
+            }
+            let page = UserPage(base + place);
+            let before = self.mapped.insert(page.0, Mapped::Shared(volume));
+            assert!(before.is_none(), "a page is mapped where one is: {:#x}", page.address());
+            self.tracee.map_image(page.address(), volume.0, if want.exec { 5 } else { 1 });
+            done |= 1 << place;
         }
+        done
     }
 
     fn replace_shared(&mut self, shared: SharedPage, frame: Frame, prot: Prot) -> Result<(), Frame> {
@@ -280,7 +293,14 @@ impl Machine for Traced {
 
     fn run(&mut self, registers: &mut Registers) -> Exit {
         assert!(Instant::now() < self.deadline, "the program takes too long");
-        self.tracee.run(registers)
+        self.times.0 = self.monotonic();
+        let exit = self.tracee.run(registers);
+        self.times.1 = self.monotonic();
+        exit
+    }
+
+    fn run_times(&self) -> (u64, u64) {
+        self.times
     }
 
     fn fpu(&self) -> [u8; 512] {
