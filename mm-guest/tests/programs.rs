@@ -18,6 +18,7 @@ struct Ran {
     output: Vec<u8>,
     figures: Figures,
     requests: u64,
+    revocations: u64,
 }
 
 /// Runs a program; `adjust` may change the machine before. `None` where processes cannot be traced.
@@ -38,8 +39,9 @@ fn run(image: &std::path::Path, line: &str, adjust: impl FnOnce(&mut Traced)) ->
     let figures = kernel.figures();
     let machine = kernel.machine();
     let (output, requests) = (std::mem::take(&mut machine.console), machine.requests);
+    let revocations = machine.revocations;
     let end = end.unwrap_or_else(|_| panic!("{line}\n{}", String::from_utf8_lossy(&output)));
-    Some(Ran { end, output, figures, requests })
+    Some(Ran { end, output, figures, requests, revocations })
 }
 
 /// The volume of all programs, and what they print on Linux.
@@ -111,6 +113,14 @@ fn and_where_it_lends_none_and_all_is_copied() {
             assert_eq!((ran.figures.mapped, ran.figures.faults.mapped), (0, 0), "{name}");
             assert!(ran.figures.faults.copied > 50, "{name}");
         },
+    );
+}
+
+#[test]
+fn and_where_m1_takes_pages_back_all_the_time() {
+    run_all(
+        |machine| machine.revoke_every = 5,
+        |name, ran| assert!(ran.revocations > 10, "{name}: {}", ran.revocations),
     );
 }
 

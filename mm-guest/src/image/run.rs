@@ -21,7 +21,7 @@ pub(crate) fn main(mut boot: Boot) -> ! {
         log::error!("not enough memory for a heap");
         xen_rt::shutdown(ShutdownReason::Crash);
     }
-    let Some(store) = Store::new(&boot) else {
+    let Some(store) = Store::new(&mut boot) else {
         log::error!("there is no xenstore");
         xen_rt::shutdown(ShutdownReason::Crash);
     };

@@ -13,7 +13,8 @@ const SHUTDOWN: &str = "control/shutdown";
 
 /// The connection.
 pub(crate) struct Store {
-    connection: Connection,
+    /// In a place of its own: it is too large to be moved about on the stack.
+    connection: &'static mut Connection,
     port: xen::Port,
     events: xen::Events,
     clock: xen::Clock,
@@ -21,12 +22,12 @@ pub(crate) struct Store {
 }
 
 impl Store {
-    /// Opens it; `None` in a domain that has none.
-    pub(crate) fn new(boot: &Boot) -> Option<Self> {
+    /// Opens it; `None` in a domain that has none, or no memory.
+    pub(crate) fn new(boot: &mut Boot) -> Option<Self> {
         let page = boot.xenstore?;
         boot.events.unmask(page.port);
         Some(Self {
-            connection: Connection::new(page.page),
+            connection: boot.memory.place(Connection::new(page.page))?,
             port: page.port,
             events: boot.events,
             clock: boot.clock,

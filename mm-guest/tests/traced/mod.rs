@@ -44,6 +44,11 @@ pub(crate) struct Traced {
     pub(crate) requests: u64,
     /// Lends nothing, so that everything is copied.
     pub(crate) copy_only: bool,
+    /// M1 takes a window back at every so many stops of the program; never if zero.
+    pub(crate) revoke_every: u64,
+    stops: u64,
+    /// Windows taken back.
+    pub(crate) revocations: u64,
     /// Pages whose reading fails.
     pub(crate) unreadable: BTreeSet<u64>,
     /// All that was written to the console.
@@ -77,6 +82,9 @@ impl Traced {
             window: 16,
             requests: 0,
             copy_only: false,
+            revoke_every: 0,
+            stops: 0,
+            revocations: 0,
             unreadable: BTreeSet::new(),
             console: Vec::new(),
             input: VecDeque::new(),
@@ -282,10 +290,23 @@ impl Machine for Traced {
     }
 
     fn revoked(&mut self) -> Option<(VolumePage, u64)> {
-        None
+        if self.revoke_every == 0 || !self.stops.is_multiple_of(self.revoke_every) {
+            return None;
+        }
+        self.stops += 1;
+        // Some page that is held, and its window.
+        let held = self.held.iter().nth((self.stops * 7919) as usize % self.held.len().max(1))?;
+        Some((VolumePage(held & !15), 16))
     }
 
-    fn revoke_done(&mut self, _page: VolumePage, _count: u64) {}
+    fn revoke_done(&mut self, page: VolumePage, count: u64) {
+        let run = page.0..page.0 + count;
+        for mapped in self.mapped.values() {
+            assert!(!matches!(mapped, Mapped::Shared(volume) if run.contains(&volume.0)), "still mapped");
+        }
+        self.held.retain(|held| !run.contains(held));
+        self.revocations += 1;
+    }
 
     fn asked_to_end(&mut self) -> bool {
         false
@@ -293,6 +314,7 @@ impl Machine for Traced {
 
     fn run(&mut self, registers: &mut Registers) -> Exit {
         assert!(Instant::now() < self.deadline, "the program takes too long");
+        self.stops += 1;
         self.times.0 = self.monotonic();
         let exit = self.tracee.run(registers);
         self.times.1 = self.monotonic();
