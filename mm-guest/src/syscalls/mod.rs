@@ -105,6 +105,7 @@ impl<M: Machine> Kernel<M> {
             40 => self.sys_sendfile(a[0], a[1], a[2], a[3]),
             // No network: no address family.
             41 | 53 => Err(Errno::AFNOSUPPORT),
+            42..=52 | 54 | 55 | 288 => self.files.get(a[0]).and(Err(Errno::NOTSOCK)),
             // clone, fork, vfork: the one process that there is room for exists.
             56..=58 => Err(Errno::AGAIN),
 
