@@ -1,7 +1,7 @@
 //! The one door: `cargo xtask …`.
 
-mod demo;
 mod bench;
+mod demo;
 mod dom0;
 mod image;
 mod shell;
