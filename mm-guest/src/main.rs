@@ -10,8 +10,12 @@ mod heap;
 mod link;
 #[path = "image/machine.rs"]
 mod machine;
+#[path = "image/registers.rs"]
+mod registers;
 #[path = "image/run.rs"]
 mod run;
+#[path = "image/seed.rs"]
+mod seed;
 #[path = "image/store.rs"]
 mod store;
 #[path = "image/trace.rs"]

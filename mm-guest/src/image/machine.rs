@@ -11,6 +11,8 @@ use xen_rt::Boot;
 use xen_rt::user::{self, Frame, FramePool, Unmapped, UserContext, UserSpace};
 
 use crate::link::{Link, What};
+use crate::registers;
+use crate::seed;
 use crate::store::Store;
 use crate::trace::Trace;
 
@@ -74,7 +76,7 @@ impl Xen {
     pub(crate) fn new(mut boot: Boot, mut store: Store, reserve: usize, window: u32) -> Result<Self, What> {
         let link = Link::connect(&mut boot, &mut store, window)?;
         let failed = |what: &str| What::from(what);
-        let seed = seed(&boot, &mut store);
+        let seed = seed::gather(&boot, &mut store);
         let frames = boot.memory.free_pages();
         let pool = FramePool::new(&mut boot.memory, frames, reserve);
         let mut pool = pool.ok_or_else(|| failed("not enough memory for the reserve"))?;
@@ -356,28 +358,8 @@ impl Machine for Xen {
     }
 
     fn run(&mut self, registers: &mut Registers) -> Exit {
-        let r = *registers;
-        self.context.regs = user::Registers {
-            rax: r.rax,
-            rbx: r.rbx,
-            rcx: r.rcx,
-            rdx: r.rdx,
-            rsi: r.rsi,
-            rdi: r.rdi,
-            rbp: r.rbp,
-            rsp: r.rsp,
-            r8: r.r8,
-            r9: r.r9,
-            r10: r.r10,
-            r11: r.r11,
-            r12: r.r12,
-            r13: r.r13,
-            r14: r.r14,
-            r15: r.r15,
-            rip: r.rip,
-            rflags: r.rflags,
-        };
-        (self.context.fs_base, self.context.gs_base) = (r.fs_base, r.gs_base);
+        self.context.regs = registers::to_context(registers);
+        (self.context.fs_base, self.context.gs_base) = (registers.fs_base, registers.gs_base);
         self.times.0 = self.monotonic();
         if let Some(fault) = self.trace.resume(self.times.0)
             && self.fault_trace
@@ -387,29 +369,7 @@ impl Machine for Xen {
         let exit = self.context.run(&self.space);
         self.times.1 = self.monotonic();
         self.trace.trap(self.times.1);
-        let r = self.context.regs;
-        *registers = Registers {
-            rax: r.rax,
-            rbx: r.rbx,
-            rcx: r.rcx,
-            rdx: r.rdx,
-            rsi: r.rsi,
-            rdi: r.rdi,
-            rbp: r.rbp,
-            rsp: r.rsp,
-            r8: r.r8,
-            r9: r.r9,
-            r10: r.r10,
-            r11: r.r11,
-            r12: r.r12,
-            r13: r.r13,
-            r14: r.r14,
-            r15: r.r15,
-            rip: r.rip,
-            rflags: r.rflags,
-            fs_base: self.context.fs_base,
-            gs_base: self.context.gs_base,
-        };
+        *registers = registers::from_context(&self.context);
         match exit {
             user::Exit::Syscall => Exit::Syscall,
             user::Exit::PageFault { va, write, fetch, .. } => Exit::PageFault { address: va, write, fetch },
@@ -499,28 +459,4 @@ impl Machine for Xen {
         self.take_input();
         !self.typed.is_empty()
     }
-}
-
-/// What differs from domain to domain and from start to start: identifiers, clocks, and how long reading them takes.
-fn seed(boot: &Boot, store: &mut Store) -> [u8; 32] {
-    let mut seed = [0; 32];
-    let mut at = 0;
-    let mut mix = |bytes: &[u8]| {
-        for byte in bytes {
-            // FNV-1a over the whole, one lane for each place.
-            seed[at % 32] = (seed[at % 32] ^ byte).wrapping_mul(0x93).rotate_left(3);
-            seed[(at + 1) % 32] ^= seed[at % 32];
-            at += 1;
-        }
-    };
-    if let Some(uuid) = store.read("vm") {
-        mix(uuid.as_bytes());
-    }
-    mix(&boot.domid.0.to_le_bytes());
-    mix(&boot.clock.unix_ns().to_le_bytes());
-    for _ in 0..256 {
-        mix(&boot.clock.now_ns().to_le_bytes());
-        mix(&xen::clock::tsc().to_le_bytes());
-    }
-    seed
 }

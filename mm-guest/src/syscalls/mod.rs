@@ -5,18 +5,21 @@
 
 mod dir;
 mod file;
-mod io;
+
 mod memory;
 mod names;
 mod paths;
 mod poll;
 mod process;
+mod range;
+mod read;
 mod signals;
 mod stat;
 #[cfg(test)]
 pub(crate) mod tests;
 mod time;
 mod trace;
+mod write;
 
 use crate::errno::{Errno, SysResult};
 use crate::kernel::{Kernel, negative};
