@@ -127,6 +127,8 @@ impl Dom0 {
     }
 
     fn checkout(&self, limit: Duration) -> Result<Session> {
+        let ended = self.qemu.lock().unwrap_or_else(PoisonError::into_inner).has_ended();
+        ensure!(!ended, "the machine has ended");
         let sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
         let waited = self.returned.wait_timeout_while(sessions, limit, |sessions| sessions.is_empty());
         let mut sessions = waited.unwrap_or_else(PoisonError::into_inner).0;
