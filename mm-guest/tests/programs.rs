@@ -155,6 +155,20 @@ fn a_program_is_told_of_its_own_faults_on_the_stack_that_it_chose() {
 }
 
 #[test]
+fn one_program_can_take_anothers_place() {
+    let image = &prepared().volume.image;
+    let line = "init=/usr/bin/env -- -i A=b /usr/bin/env -u C /usr/bin/busybox env";
+    let Some(ran) = run(image, line, |_| {}) else { return };
+    assert_eq!((String::from_utf8_lossy(&ran.output).as_ref(), ran.end), ("A=b\n", End::Exited(0)));
+    let script = "import os, signal\nkept = os.open('/srv/python3/app.py', os.O_RDONLY); os.set_inheritable(kept, True)\n\
+        os.open('/dev/null', os.O_RDONLY)\nsignal.signal(signal.SIGUSR1, print)\n\
+        try: os.execv('/srv/python3/app.py', ['x'])\nexcept OSError as error: print(error.strerror, flush=True)\n\
+        os.execv('/usr/bin/busybox', ['busybox', 'ls', '/proc/self/fd'])";
+    let (lines, end) = python("", script, |_| {}).unwrap();
+    assert_eq!((lines.join(" ").as_str(), end), ("Permission denied 0 1 2 3 4", End::Exited(0)));
+}
+
+#[test]
 fn signals_alarms_and_sleep() {
     let script = "import os, signal, time\ngot = []\n\
         signal.signal(signal.SIGALRM, lambda number, frame: got.append(number))\n\

@@ -39,7 +39,7 @@ pub enum ExecError {
 }
 
 /// Arguments and environment, most that is taken.
-const MAX_STRINGS: usize = 128 << 10;
+pub(crate) const MAX_STRINGS: usize = 128 << 10;
 
 struct Loaded {
     image: Image,
@@ -118,6 +118,16 @@ impl<M: Machine> Kernel<M> {
         self.registers = Registers { rip: start, rsp: stack.pointer, rflags: 0x202, ..Registers::default() };
         self.memory.machine.set_fpu(&crate::signal::initial_fpu());
         Ok(())
+    }
+
+    /// Whether a file looks like a program, without doing anything.
+    pub(crate) fn look_at_program(&mut self, path: &[u8]) -> Result<(), ExecError> {
+        let file = self.open_program(path).map_err(ExecError::File)?;
+        let head = self.read_head(&file).map_err(ExecError::File)?;
+        match script(&head) {
+            Some(_) => Ok(()),
+            None => Image::table(&head).map(drop).map_err(ExecError::Format),
+        }
     }
 
     fn open_program(&mut self, path: &[u8]) -> Result<(Object, Walked), Errno> {

@@ -4,6 +4,7 @@
 //! and is named on the console once.
 
 mod dir;
+mod exec;
 mod file;
 
 mod memory;
@@ -112,6 +113,7 @@ impl<M: Machine> Kernel<M> {
             // clone, fork, vfork: the one process that there is room for exists.
             56..=58 => Err(Errno::AGAIN),
 
+            59 => self.sys_execve(a[0], a[1], a[2]),
             60 | 231 => self.sys_exit(a[0]),
             // wait4, waitid: there are no children.
             61 | 247 => Err(Errno::CHILD),

@@ -99,22 +99,30 @@ impl<M: Machine> Memory<M> {
         Ok(())
     }
 
-    /// Reads a string that ends with a zero byte, without it.
+    /// Reads a path: a string that ends with a zero byte, without it.
     pub(crate) fn read_path(&mut self, address: u64) -> Result<Vec<u8>, Errno> {
-        let mut path = Vec::new();
+        self.read_string(address, PATH_MAX - 1).map_err(|error| match error {
+            Errno::TOOBIG => Errno::NAMETOOLONG,
+            error => error,
+        })
+    }
+
+    /// Reads a string of at most so many bytes that ends with a zero byte, without it; `E2BIG` for a longer one.
+    pub(crate) fn read_string(&mut self, address: u64, most: usize) -> Result<Vec<u8>, Errno> {
+        let mut string = Vec::new();
         let mut chunk = [0; 256];
-        while path.len() < PATH_MAX {
-            let at = address.checked_add(path.len() as u64).ok_or(Errno::FAULT)?;
+        while string.len() <= most {
+            let at = address.checked_add(string.len() as u64).ok_or(Errno::FAULT)?;
             let length = chunk.len().min((PAGE_SIZE - at % PAGE_SIZE) as usize);
             self.read_bytes(at, &mut chunk[..length])?;
             let end = chunk[..length].iter().position(|byte| *byte == 0);
-            path.try_reserve(length)?;
-            path.extend_from_slice(&chunk[..end.unwrap_or(length)]);
+            string.try_reserve(length)?;
+            string.extend_from_slice(&chunk[..end.unwrap_or(length)]);
             if end.is_some() {
-                return if path.len() < PATH_MAX { Ok(path) } else { Err(Errno::NAMETOOLONG) };
+                return if string.len() <= most { Ok(string) } else { Err(Errno::TOOBIG) };
             }
         }
-        Err(Errno::NAMETOOLONG)
+        Err(Errno::TOOBIG)
     }
 
     /// Makes every page of the range present, as far as it can be.
