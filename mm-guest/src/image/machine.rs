@@ -16,9 +16,12 @@ use crate::seed;
 use crate::store::Store;
 use crate::trace::Trace;
 
-/// Frames kept beside the reserve before any go back to Xen, and how many stay when they do.
-const SLACK: usize = 192;
-const KEPT: usize = 96;
+/// Frames kept beside the reserve before any go back to Xen, how many stay when they do, and while the program sleeps.
+const SLACK: usize = 160;
+const KEPT: usize = 64;
+const KEPT_ASLEEP: usize = 8;
+/// A sleep is long, and worth giving frames back for, from here on.
+const LONG_NS: u64 = 500_000_000;
 /// Pages of one batch of [`Machine`]'s calls.
 const BATCH: usize = 64;
 /// How long the console may take nothing before what is written is dropped.
@@ -412,7 +415,11 @@ impl Machine for Xen {
     }
 
     fn wait(&mut self, deadline: Option<u64>) {
-        let look = self.clock.now_ns().saturating_add(LOOK_NS);
+        let now = self.clock.now_ns();
+        if deadline.is_none_or(|deadline| deadline.saturating_sub(now) >= LONG_NS) {
+            self.give_back(KEPT_ASLEEP);
+        }
+        let look = now.saturating_add(LOOK_NS);
         self.sleep(deadline.unwrap_or(look).min(look));
     }
 
