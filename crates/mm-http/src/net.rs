@@ -8,10 +8,13 @@ use core::fmt;
 use smoltcp::iface::{
     Config, Interface, PollIngressSingleResult, PollResult, SocketHandle, SocketSet, SocketStorage,
 };
-use smoltcp::phy::{Device, Medium};
+use smoltcp::phy::{Device, Medium, TxToken};
 use smoltcp::socket::{dhcpv4, tcp};
 use smoltcp::time::{Duration, Instant};
-use smoltcp::wire::{EthernetAddress, HardwareAddress, IpCidr, Ipv4Address, Ipv4Cidr};
+use smoltcp::wire::{
+    ArpOperation, ArpPacket, ArpRepr, EthernetAddress, EthernetFrame, EthernetProtocol, EthernetRepr,
+    HardwareAddress, IpCidr, Ipv4Address, Ipv4Cidr,
+};
 
 use crate::config::{Addressing, AllowList};
 use crate::connection::Connection;
@@ -99,6 +102,8 @@ pub struct NetService<'a> {
     dhcp: Option<SocketHandle>,
     /// When to complain that DHCP is silent.
     complain_at: Option<Instant>,
+    /// The address is new, and its neighbours were not told yet.
+    announce: bool,
     server: Server<'a>,
 }
 
@@ -150,7 +155,7 @@ impl<'a> NetService<'a> {
         }
 
         let interface = Interface::new(setup, device, now);
-        let mut service = Self { interface, sockets, dhcp: None, complain_at: None, server };
+        let mut service = Self { interface, sockets, dhcp: None, complain_at: None, announce: false, server };
         match config.addressing {
             Addressing::Static { address, gateway } => {
                 service.set_address(Some((address, gateway)), "configuration")
@@ -187,6 +192,7 @@ impl<'a> NetService<'a> {
         for _ in 0..ROUNDS_MAX {
             let received = self.receive(device, now);
             self.follow_dhcp(now);
+            self.announce(device, now);
             let next = self.server.poll(now, wall_clock, &mut self.sockets, pages);
             let sent = self.send(device, now);
             let ended = self.server.rearm(&mut self.sockets);
@@ -222,6 +228,33 @@ impl<'a> NetService<'a> {
             }
         }
         true
+    }
+
+    /// Tells the neighbours whose address this is now (RFC 5227, section 3): an M1 that was started again has another card, and
+    /// they would go on sending to the old one.
+    fn announce<D: Device + ?Sized>(&mut self, device: &mut D, now: Instant) {
+        let (true, Some(address)) = (self.announce, self.address()) else { return };
+        let HardwareAddress::Ethernet(mac) = self.interface.hardware_addr() else { return };
+        // Where the device takes nothing now, the next poll tries again.
+        let Some(token) = device.transmit(now) else { return };
+        let arp = ArpRepr::EthernetIpv4 {
+            operation: ArpOperation::Request,
+            source_hardware_addr: mac,
+            source_protocol_addr: address.address(),
+            target_hardware_addr: EthernetAddress([0; 6]),
+            target_protocol_addr: address.address(),
+        };
+        let header = EthernetRepr {
+            src_addr: mac,
+            dst_addr: EthernetAddress::BROADCAST,
+            ethertype: EthernetProtocol::Arp,
+        };
+        token.consume(EthernetFrame::<&[u8]>::buffer_len(arp.buffer_len()), |bytes| {
+            let mut frame = EthernetFrame::new_unchecked(bytes);
+            header.emit(&mut frame);
+            arp.emit(&mut ArpPacket::new_unchecked(frame.payload_mut()));
+        });
+        self.announce = false;
     }
 
     fn follow_dhcp(&mut self, now: Instant) {
@@ -260,6 +293,7 @@ impl<'a> NetService<'a> {
             let added = routes.add_default_ipv4_route(gateway);
             debug_assert!(added.is_ok(), "there is room for one route");
         }
+        self.announce |= self.address().is_some() && self.address() != before;
         match lease {
             Some((address, _)) if before == Some(address) => {}
             Some((address, Some(gateway))) => {
