@@ -46,6 +46,7 @@ pub(crate) struct Fake {
     pub(crate) now: u64,
     pub(crate) alarm: Option<u64>,
     pub(crate) end_asked: bool,
+    pub(crate) heap_left: usize,
     pub(crate) console: Vec<u8>,
     pub(crate) input: VecDeque<u8>,
     pub(crate) fpu: [u8; 512],
@@ -73,6 +74,7 @@ impl Fake {
             now: 1_000_000_000,
             alarm: None,
             end_asked: false,
+            heap_left: usize::MAX,
             console: Vec::new(),
             input: VecDeque::new(),
             fpu: [0; 512],
@@ -116,6 +118,10 @@ impl Machine for Fake {
 
     fn frames(&self) -> FrameCount {
         FrameCount { ceiling: self.limit, available: self.limit - self.used, ..FrameCount::default() }
+    }
+
+    fn heap_left(&self) -> usize {
+        self.heap_left
     }
 
     fn read_frame(&self, frame: &Frame, offset: usize, to: &mut [u8]) {

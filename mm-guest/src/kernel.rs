@@ -139,7 +139,7 @@ impl<M: Machine> Kernel<M> {
     fn begin(&mut self) -> Result<(), StartError> {
         let options = self.options.clone();
         self.change_directory(&options.cwd).map_err(StartError::Directory)?;
-        self.exec(&options.init, &options.args, &options.env).map_err(StartError::Program)
+        self.exec(&options.init, options.args, &options.env).map_err(StartError::Program)
     }
 
     /// Runs the program to its end.

@@ -151,6 +151,8 @@ pub trait Machine {
     fn release(&mut self, frame: Self::Frame);
     /// How much there is.
     fn frames(&self) -> FrameCount;
+    /// Bytes that the kernel's own heap has left.
+    fn heap_left(&self) -> usize;
     /// Reads from a frame; the range lies within its 4096 bytes.
     fn read_frame(&self, frame: &Self::Frame, offset: usize, to: &mut [u8]);
     /// Writes to a frame; the range lies within its 4096 bytes.

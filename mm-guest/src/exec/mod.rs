@@ -56,8 +56,8 @@ impl Loaded {
 
 impl<M: Machine> Kernel<M> {
     /// Puts a program in the place of what is there and sets the registers to its start.
-    pub(crate) fn exec(&mut self, path: &[u8], args: &[Vec<u8>], env: &[Vec<u8>]) -> Result<(), ExecError> {
-        let mut args = args.to_vec();
+    pub(crate) fn exec(&mut self, path: &[u8], args: Vec<Vec<u8>>, env: &[Vec<u8>]) -> Result<(), ExecError> {
+        let mut args = args;
         let mut file = self.open_program(path).map_err(ExecError::File)?;
         let mut head = self.read_head(&file).map_err(ExecError::File)?;
         for _ in 0..MAX_SCRIPTS {
@@ -112,7 +112,8 @@ impl<M: Machine> Kernel<M> {
             header_count: program.image.header_count,
             hwcap: self.memory.machine.hwcap(),
             random,
-        });
+        })
+        .map_err(ExecError::TooLarge)?;
         self.memory.write_bytes(stack.pointer, &stack.bytes).map_err(ExecError::TooLarge)?;
         self.process.started(&file.1, &stack);
         self.registers = Registers { rip: start, rsp: stack.pointer, rflags: 0x202, ..Registers::default() };

@@ -2,6 +2,7 @@
 
 use alloc::vec::Vec;
 
+use crate::errno::Errno;
 use crate::vm::STACK_TOP;
 
 /// What goes onto it.
@@ -28,18 +29,24 @@ pub(crate) struct Stack {
     pub(crate) auxiliary: Vec<u8>,
 }
 
-/// Lays the stack out below [`STACK_TOP`].
-pub(crate) fn build(contents: &Contents<'_>) -> Stack {
+/// Lays the stack out below [`STACK_TOP`]. Fails where there is no memory for it.
+pub(crate) fn build(contents: &Contents<'_>) -> Result<Stack, Errno> {
     // Strings first, at the top; then the words that point to them.
+    let length: usize = contents.args.iter().chain(contents.env).map(|string| string.len() + 1).sum();
+    let count = contents.args.len() + contents.env.len();
     let mut strings = Vec::new();
+    strings.try_reserve_exact(length + contents.path.len() + 64)?;
     let mut put = |bytes: &[u8]| {
         let at = strings.len() as u64;
         strings.extend_from_slice(bytes);
         strings.push(0);
         at
     };
-    let args: Vec<u64> = contents.args.iter().map(|arg| put(arg)).collect();
-    let env: Vec<u64> = contents.env.iter().map(|variable| put(variable)).collect();
+    let (mut args, mut env) = (Vec::new(), Vec::new());
+    args.try_reserve_exact(contents.args.len())?;
+    env.try_reserve_exact(contents.env.len())?;
+    args.extend(contents.args.iter().map(|arg| put(arg)));
+    env.extend(contents.env.iter().map(|variable| put(variable)));
     let path = put(contents.path);
     let platform = put(b"x86_64");
     let random = strings.len() as u64;
@@ -73,20 +80,23 @@ pub(crate) fn build(contents: &Contents<'_>) -> Stack {
     .collect();
 
     let mut words = Vec::new();
+    words.try_reserve_exact(count + 3 + auxiliary.len())?;
     words.push(args.len() as u64);
     words.extend(args.iter().map(|at| base + at).chain([0]));
     words.extend(env.iter().map(|at| base + at).chain([0]));
     words.extend(&auxiliary);
     let pointer = (base - 8 * words.len() as u64) & !15;
-    let mut bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+    let mut bytes = Vec::new();
+    bytes.try_reserve_exact((base - pointer) as usize + strings.len())?;
+    bytes.extend(words.iter().flat_map(|word| word.to_le_bytes()));
     bytes.resize((base - pointer) as usize, 0);
     bytes.extend_from_slice(&strings);
     let env_start = env.first().copied().unwrap_or(path);
-    Stack {
+    Ok(Stack {
         pointer,
         bytes,
         args: (base, base + env_start),
         env: (base + env_start, base + path),
         auxiliary: auxiliary.iter().flat_map(|word| word.to_le_bytes()).collect(),
-    }
+    })
 }

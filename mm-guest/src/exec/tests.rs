@@ -76,7 +76,7 @@ fn exec(guest: &mut Guest, bytes: &[u8], args: &[&str]) -> Result<(), ExecError>
     let path = guest.path("/tmp/program");
     guest.call(90, &[path, 0o755]).unwrap();
     let args: Vec<Vec<u8>> = args.iter().map(|arg| arg.as_bytes().to_vec()).collect();
-    guest.kernel.exec(b"/tmp/program", &args, &[b"A=1".to_vec(), b"B=".to_vec()])
+    guest.kernel.exec(b"/tmp/program", args, &[b"A=1".to_vec(), b"B=".to_vec()])
 }
 
 #[test]
@@ -163,7 +163,7 @@ fn scripts_are_run_by_what_their_first_line_names() {
         let path = guest.path(path);
         guest.call(90, &[path, 0o755]).unwrap();
     }
-    guest.kernel.exec(b"/tmp/script", &[b"script".to_vec(), b"arg".to_vec()], &[]).unwrap();
+    guest.kernel.exec(b"/tmp/script", vec![b"script".to_vec(), b"arg".to_vec()], &[]).unwrap();
     assert_eq!(guest.read_file("/proc/self/cmdline").unwrap(), b"/tmp/program\0-x  y\0/tmp/script\0arg\0");
 }
 
@@ -192,9 +192,9 @@ fn what_is_no_program_is_refused_by_name() {
     nowhere[0x1000..0x1008].copy_from_slice(b"/nowhere");
     assert_eq!(refused(&nowhere), ExecError::File(Errno::NOENT));
     let mut guest = Guest::new();
-    assert_eq!(guest.kernel.exec(b"/a", &[], &[]), Err(ExecError::File(Errno::ACCES)));
+    assert_eq!(guest.kernel.exec(b"/a", vec![], &[]), Err(ExecError::File(Errno::ACCES)));
     assert_eq!(
-        guest.kernel.exec(b"/a/size-6", &[], &[]),
+        guest.kernel.exec(b"/a/size-6", vec![], &[]),
         Err(ExecError::File(Errno::ACCES)),
         "not executable"
     );
@@ -202,7 +202,7 @@ fn what_is_no_program_is_refused_by_name() {
     guest.write_file("/tmp/program", &good).unwrap();
     let path = guest.path("/tmp/program");
     guest.call(90, &[path, 0o755]).unwrap();
-    assert_eq!(guest.kernel.exec(b"/tmp/program", &long, &[]), Err(ExecError::TooLarge(Errno::TOOBIG)));
+    assert_eq!(guest.kernel.exec(b"/tmp/program", long, &[]), Err(ExecError::TooLarge(Errno::TOOBIG)));
 }
 
 fn header() -> impl Strategy<Value = Header> {

@@ -1,7 +1,8 @@
 //! The kernel's heap: one piece of memory, set aside at boot.
 //!
-//! What a program makes the kernel keep is taken fallibly (`try_reserve`); small things of a call's length are not, and
-//! the heap is large enough for those beside whatever else is in it, or the kernel stops with a message.
+//! What a program makes the kernel keep is taken fallibly (`try_reserve`); small things that a call needs while it lasts are
+//! not. So calls that make the kernel keep something are refused while the heap is nearly used up
+//! (`mm_guest`'s `Memory::check_heap`), and what is left then is for those.
 
 use core::mem::MaybeUninit;
 
@@ -19,6 +20,11 @@ const SHARE: usize = 160;
 /// Bytes in use.
 pub(crate) fn used() -> usize {
     HEAP.lock().used()
+}
+
+/// Bytes that are left, in pieces of any size.
+pub(crate) fn left() -> usize {
+    HEAP.lock().free()
 }
 
 /// Sets the heap up; gives its pages, or `None` where there is no room.

@@ -190,6 +190,10 @@ impl Machine for Xen {
         }
     }
 
+    fn heap_left(&self) -> usize {
+        crate::heap::left()
+    }
+
     fn read_frame(&self, frame: &Frame, offset: usize, to: &mut [u8]) {
         let inside = frame.words().read(offset, to);
         debug_assert!(inside, "a part of a frame");

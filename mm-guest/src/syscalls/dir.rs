@@ -185,7 +185,7 @@ impl<M: Machine> Kernel<M> {
     }
 
     pub(super) fn sys_unlink(&mut self, dir: u64, path: u64, at_flags: u64) -> SysResult {
-        let path = self.memory.read_path(path)?;
+        let path = self.memory.read_path_always(path)?;
         let (parent, name) = self.removable_parent(dir, &path)?;
         let directory = at_flags & AT_REMOVEDIR != 0;
         match name.as_slice() {

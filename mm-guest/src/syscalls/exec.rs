@@ -20,7 +20,7 @@ impl<M: Machine> Kernel<M> {
             ExecError::Format(_) => Errno::NOEXEC,
         })?;
         self.leave_program()?;
-        if let Err(error) = self.exec(&path, &args, &env) {
+        if let Err(error) = self.exec(&path, args, &env) {
             self.say(format_args!("the program that was to follow could not be loaded: {error:?}"));
             self.ended = Some(End::Killed(number::KILL));
         }

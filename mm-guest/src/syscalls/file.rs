@@ -181,6 +181,7 @@ impl<M: Machine> Kernel<M> {
 
     pub(super) fn install(&mut self, description: Description, close_on_exec: bool) -> SysResult {
         let node = description.at.as_ref().map(|at| at.node);
+        self.memory.check_heap()?;
         if let Some(Node::Tmp(id)) = node {
             self.vfs.tmp.retain(id);
         }
@@ -249,6 +250,7 @@ impl<M: Machine> Kernel<M> {
         if pipe_flags & !(flags::CLOEXEC | flags::NONBLOCK | 0o40000) != 0 {
             return Err(Errno::INVAL);
         }
+        self.memory.check_heap()?;
         let (reader, writer) = self.files.open_pipe(pipe_flags)?;
         self.memory.write_u64(ends, reader | writer << 32).inspect_err(|_| {
             let _ = self.files.close(reader);

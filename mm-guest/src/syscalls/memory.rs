@@ -38,6 +38,7 @@ impl<M: Machine> Kernel<M> {
         if length > crate::page::USER_END {
             return Err(Errno::NOMEM);
         }
+        self.memory.check_heap()?;
         let rights = Rights::from_argument(prot);
         let place = match (flags & FIXED_NOREPLACE != 0, flags & FIXED != 0) {
             (true, _) => Place::IfFree,

@@ -11,6 +11,9 @@ use crate::page::{PAGE_SIZE, USER_END};
 /// Longest path, its terminating zero included (`PATH_MAX`).
 pub(crate) const PATH_MAX: usize = 4096;
 
+/// Bytes of the heap that are kept for what a call needs while it lasts.
+const HEAP_KEPT: usize = 48 << 10;
+
 impl<M: Machine> Memory<M> {
     fn check(address: u64, length: usize) -> Result<(), Errno> {
         match address.checked_add(length as u64) {
@@ -99,8 +102,19 @@ impl<M: Machine> Memory<M> {
         Ok(())
     }
 
+    /// Refuses what would make the kernel keep more while its heap is nearly used up: paths, files and mappings.
+    pub(crate) fn check_heap(&self) -> Result<(), Errno> {
+        if self.machine.heap_left() < HEAP_KEPT { Err(Errno::NOMEM) } else { Ok(()) }
+    }
+
     /// Reads a path: a string that ends with a zero byte, without it.
     pub(crate) fn read_path(&mut self, address: u64) -> Result<Vec<u8>, Errno> {
+        self.check_heap()?;
+        self.read_path_always(address)
+    }
+
+    /// The same, also where the heap is nearly used up: for what gives something back.
+    pub(crate) fn read_path_always(&mut self, address: u64) -> Result<Vec<u8>, Errno> {
         self.read_string(address, PATH_MAX - 1).map_err(|error| match error {
             Errno::TOOBIG => Errno::NAMETOOLONG,
             error => error,

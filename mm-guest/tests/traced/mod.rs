@@ -149,6 +149,10 @@ impl Machine for Traced {
         }
     }
 
+    fn heap_left(&self) -> usize {
+        usize::MAX
+    }
+
     fn read_frame(&self, frame: &Frame, offset: usize, to: &mut [u8]) {
         self.memory.read_exact_at(to, frame.0 * 4096 + offset as u64).unwrap();
     }

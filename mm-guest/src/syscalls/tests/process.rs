@@ -292,3 +292,19 @@ fn mappings_obey_their_flags() {
     assert_eq!(guest.call(149, &[at, 10]), Ok(0));
     assert_eq!(guest.call(12, &[0]), Ok(0));
 }
+
+#[test]
+fn a_heap_that_is_nearly_used_up_keeps_nothing_more_and_gives_back() {
+    let mut guest = Guest::new();
+    let fd = guest.open("/tmp/f", 0o102, 0o600).unwrap();
+    let at = guest.call(9, &[0, PAGE_SIZE, 3, 0x22, u64::MAX, 0]).unwrap();
+    guest.kernel.memory.machine.heap_left = 10_000;
+    assert_eq!(guest.open("/tmp/g", 0o102, 0o600), Err(Errno::NOMEM));
+    assert_eq!(guest.call(9, &[0, PAGE_SIZE, 3, 0x22, u64::MAX, 0]), Err(Errno::NOMEM));
+    assert_eq!(guest.call(22, &[BUFFER]), Err(Errno::NOMEM));
+    assert_eq!(guest.write(fd, b"still"), Ok(5));
+    assert_eq!(guest.call(11, &[at, PAGE_SIZE]), Ok(0));
+    assert_eq!(guest.call(3, &[fd]), Ok(0));
+    let path = guest.path("/tmp/f");
+    assert_eq!(guest.call(87, &[path]), Ok(0));
+}
