@@ -234,7 +234,7 @@ impl<'a> NetService<'a> {
     /// they would go on sending to the old one.
     fn announce<D: Device + ?Sized>(&mut self, device: &mut D, now: Instant) {
         let (true, Some(address)) = (self.announce, self.address()) else { return };
-        let HardwareAddress::Ethernet(mac) = self.interface.hardware_addr() else { return };
+        let HardwareAddress::Ethernet(mac) = self.interface.hardware_addr();
         // Where the device takes nothing now, the next poll tries again.
         let Some(token) = device.transmit(now) else { return };
         let arp = ArpRepr::EthernetIpv4 {
