@@ -98,10 +98,10 @@ fn time_boot(dom0: &Dom0, name: &str, last: u8, config: &XlConfig) -> Result<(f6
     // second. wget ends with an error for every status but 200.
     let script = format!(
         "now() {{ cut -d' ' -f1 /proc/uptime; }}; there=/run/{name}-{last}; \
-         ip neigh replace 10.0.2.{last} lladdr {mac} dev xenbr0 nud permanent; \
+         arp -i xenbr0 -s 10.0.2.{last} {mac} || exit 1; \
          now; xl create {path} >&2 || exit 1; now; \
          until [ -e $there ]; do \
-         (wget -q -T 2 -O /dev/null http://10.0.2.{last}/ready 2>/dev/null && touch $there) & usleep 100000; done; now; \
+         (timeout 2 wget -q -O /dev/null http://10.0.2.{last}/ready 2>/dev/null && touch $there) & usleep 100000; done; now; \
          wait; xl destroy {name}"
     );
     let output = dom0.run_with(&script, &[], LIMIT)?;

@@ -130,7 +130,8 @@ fn measure(boot: &mut Boot, owner: DomId, port: Port) -> Outcome<()> {
         events.clear(port);
         clock.now_ns() < late
     };
-    // Binding raised an event on both sides.
+    // Binding raised an event on both sides, here perhaps before the port was masked.
+    events.take_pending().for_each(drop);
     events.clear(port);
     for _ in 0..8 {
         if !trip() {
