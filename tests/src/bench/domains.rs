@@ -72,7 +72,7 @@ fn boots(dom0: &Dom0) -> Result<Vec<Row>> {
         times.push(ready);
     }
     let config = XlConfig::parse(
-        "type = \"pv\"\nkernel = \"/srv/vmlinuz\"\nramdisk = \"/srv/initramfs\"\nmemory = 128\n\
+        "type = \"pv\"\nkernel = \"/srv/vmlinuz\"\nramdisk = \"/srv/initramfs\"\nmemory = 160\n\
          extra = \"console=hvc0 quiet\"\n",
     )?;
     let (stock_created, stock) = time_boot(dom0, "stock", STOCK, &config)?;
