@@ -161,7 +161,7 @@ pub fn build(mut boot: Boot) -> &'static mut M1 {
         engine,
         lending,
         devices,
-        backend: VbdBackend::new(slots),
+        backend: VbdBackend::new(boot.domid, slots),
         undecided: heapless::Vec::new(),
         references,
         first_reference,

@@ -365,7 +365,7 @@ fn build(
         engine,
         lending,
         devices: Devices::new(platform, device_memory),
-        backend: VbdBackend::new(slice(count, |_| Slot::EMPTY)),
+        backend: VbdBackend::new(domain.id(), slice(count, |_| Slot::EMPTY)),
         undecided: heapless::Vec::new(),
         references,
         first_reference,

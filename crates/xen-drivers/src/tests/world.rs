@@ -4,7 +4,7 @@ use std::boxed::Box;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 
-use xen::{GrantRef, PageWords, Port};
+use xen::{DomId, GrantRef, PageWords, Port};
 use xenstore::fake::{ConnectionId, FakeXenstored, Flavour};
 use xenstore::{Blocking, Connection, Pause};
 
@@ -35,7 +35,7 @@ impl World {
             server: RefCell::new(server),
             connection: Connection::new(m1),
             id,
-            backend: VbdBackend::new(Box::leak(vec![Slot::EMPTY; devices].into_boxed_slice())),
+            backend: VbdBackend::new(DomId(M1), Box::leak(vec![Slot::EMPTY; devices].into_boxed_slice())),
             now: 1,
             clients: BTreeMap::new(),
         }

@@ -143,6 +143,8 @@ enum Search {
 /// All devices.
 #[derive(Debug)]
 pub struct VbdBackend<'t> {
+    /// Our own domain: its frontends are of disks that are ours.
+    own: DomId,
     slots: &'t mut [Slot],
     search: Search,
     searching: Option<RequestId>,
@@ -166,13 +168,14 @@ pub struct VbdBackend<'t> {
 }
 
 impl<'t> VbdBackend<'t> {
-    /// A table of as many devices as `slots` has room for (65535 at most). The first [`Self::advance`] begins to look.
+    /// In the domain `own`, a table of as many devices as `slots` has room for (65535 at most). The first [`Self::advance`] begins to look.
     #[must_use]
-    pub fn new(slots: &'t mut [Slot]) -> Self {
+    pub fn new(own: DomId, slots: &'t mut [Slot]) -> Self {
         let most = slots.len().min(usize::from(u16::MAX));
         let slots = &mut slots[..most];
         slots.fill(Slot::EMPTY);
         Self {
+            own,
             slots,
             search: Search::WatchBackends,
             searching: None,
@@ -238,6 +241,7 @@ impl<'t> VbdBackend<'t> {
                 self.mark_known(place);
                 if let Place::Device(client, devid) = place
                     && event.path.ends_with("/state")
+                    && client != self.own.0
                     && !self.knows(client, devid)
                 {
                     self.strangers.notice(client, devid, self.now_ns);
