@@ -215,11 +215,11 @@ fn word(text: &str) -> Result<String> {
 /// Where it does not end in time, or the domain goes away without a word.
 pub fn wait_end(dom0: &Dom0, guest: &Guest<'_>, limit: Duration) -> Result<Log> {
     let file = quote(&format!("/var/log/xen/console/guest-{}.log", guest.name()));
-    // The domain is looked for first, so that its last words are there when it is gone.
+    // When the domain is gone, its last words may still be on their way to the log.
     let script = format!(
-        "while :; do there=yes; xenstore-exists /local/domain/{}/name || there=; \
-         grep -qE '^{PREFIX}(exited|signal|not started)' {file} 2>/dev/null && exit 0; \
-         [ -n \"$there\" ] || exit 1; usleep 100000; done",
+        "ended() {{ grep -qE '^{PREFIX}(exited|signal|not started)' {file} 2>/dev/null; }}; \
+         until ended; do xenstore-exists /local/domain/{}/name || {{ sleep 1; ended; exit; }}; \
+         usleep 100000; done",
         guest.domid()
     );
     let ended = dom0.run_with(&script, &[], limit);

@@ -11,7 +11,7 @@ use super::workload::Workload;
 use crate::dom0::Dom0;
 use crate::m1::{self, M1};
 use crate::metrics::Metrics;
-use crate::unikernel;
+use crate::{stage, unikernel};
 
 /// Where the M1 that is looked at from outside is.
 const ADDRESS: [u8; 4] = [10, 0, 2, 50];
@@ -240,6 +240,7 @@ impl<'a> Run<'a> {
         let m1 = self.dom0.start_m1(name, address, config)?;
         let status = m1.status()?;
         ensure!(status["ready"] == true, "{name} is not ready: {status}\n{}", m1.log()?);
+        stage::say(format!("{name} serves the volume with {memory} MiB"));
         Ok(m1)
     }
 
@@ -254,6 +255,9 @@ impl<'a> Run<'a> {
             let options = if hold { "hold=1" } else { "" };
             running.push(clients::start(self.dom0, m1, &name, number, program, options, ceiling)?);
         }
+        let program = self.workload.clients.first().and_then(|programs| programs.get(place));
+        let name = program.map_or("nothing", |program| &program.name);
+        stage::say(format!("{} clients run {name}", running.len()));
         for client in &running {
             client.wait_waiting(self.dom0)?;
         }
