@@ -123,8 +123,8 @@ pub(super) fn window_one(run: &mut Run<'_>) -> Result<WindowOne> {
 
 /// The clients share M1's pages.
 pub(super) fn shared<'a>(run: &mut Run<'a>, copies: &Copies) -> Result<Shared<'a>> {
-    // An eighth more than what the programs touched, for what M1 reads ahead.
-    let memory = u32::try_from(copies.needed / 8 * 9 / (1 << 20) + 2)?;
+    // What the programs touched, with what M1 reads ahead of them, and a little to spare.
+    let memory = u32::try_from(copies.needed.div_ceil(1 << 20) + 2)?;
     let before = run.dom0.settled_xen_memory(REST)?;
     let m1 = run.start_m1("m1", ADDRESS, memory, "share=map")?;
     let up = run.dom0.settled_xen_memory(REST)?;

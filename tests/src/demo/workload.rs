@@ -11,7 +11,7 @@ use crate::programs::{self, Noise};
 use crate::volume::{Built, Finished, Volume};
 
 /// Bytes of random data that every client reads.
-const DATA: usize = 8 << 20;
+const DATA: usize = 12 << 20;
 /// Lines of random words.
 const LINES: usize = 4000;
 /// Where they are in the volume.
@@ -176,8 +176,9 @@ END {
 "#;
 
 /// Reads the data through a private mapping, changes every sixteenth page in its own way, and when it gets a line (at which all
-/// clients have changed theirs) looks at everything again: at its own pages, and at the file.
-const PYTHON: &str = r#"import hashlib, json, mmap, sys, zlib
+/// clients have changed theirs) looks at everything again: at its own pages, and at the file. It leaves without taking its memory
+/// apart, for that is looked at next.
+const PYTHON: &str = r#"import hashlib, json, mmap, os, sys, zlib
 path, client = sys.argv[1], int(sys.argv[2])
 with open(path, "rb") as file:
     view = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
@@ -194,5 +195,6 @@ crc = 0
 with open(path, "rb") as file:
     while part := file.read(1 << 16):
         crc = zlib.crc32(part, crc)
-print("again", after, "the same" if after == before else "DIFFERENT", "file %08x" % crc)
+print("again", after, "the same" if after == before else "DIFFERENT", "file %08x" % crc, flush=True)
+os._exit(0)
 "#;
