@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::dom0::{Dom0, quote};
 use crate::guest::Guest;
@@ -16,7 +16,7 @@ const PREFIX: &str = "mm-guest: ";
 const COMMAND_LINE: usize = 1023;
 
 /// The kernel's figures at the end of a program: memory in pages, faults in numbers.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Figures {
     /// R: pages of M1 that the program has mapped.
     pub mapped: u64,
@@ -44,7 +44,7 @@ pub struct Figures {
 
 /// A fault for which M1 was asked, in nanoseconds since the trap, by Xen's system time. M1's clock and the client's are of
 /// two processors, which an emulated machine keeps together only roughly.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fault {
     /// Page of the volume.
     pub page: u64,
@@ -63,7 +63,7 @@ pub struct Fault {
 }
 
 /// How a program ended.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum End {
     /// By itself, with this status.
     Exited(i32),

@@ -30,6 +30,9 @@ pub(crate) struct Arguments {
     /// Writes every number to this file
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// Makes this run the one that the README and docs/demo.json show, if all that it checks holds
+    #[arg(long, conflicts_with_all = ["clients", "deb"])]
+    picture: bool,
     /// The program of --deb with its arguments
     #[arg(last = true, requires = "deb", value_name = "PROGRAM")]
     program: Vec<String>,
@@ -71,6 +74,9 @@ pub(crate) fn run(arguments: Arguments) -> Result<ExitCode> {
         fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?;
     }
     print!("{report}");
+    if arguments.picture && report.good() {
+        demo::picture::replace(&report)?;
+    }
     if arguments.keep {
         println!("  It answers now; `cargo demo` goes on until Ctrl-C.");
         loop {

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::workload::Program;
 use crate::dom0::{Dom0, quote};
@@ -14,7 +14,7 @@ use crate::mm_guest::{self, End, Figures, Log};
 const LIMIT: Duration = Duration::from_secs(180);
 
 /// A program that a client ran.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Ran {
     /// The client's number.
     pub client: u32,

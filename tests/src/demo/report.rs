@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::clients::Ran;
 use crate::mm_guest::Fault;
@@ -11,7 +11,7 @@ use crate::mm_guest::Fault;
 const PAGE: i64 = 4096;
 
 /// Something that has to hold.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Check {
     /// What.
     pub what: String,
@@ -22,7 +22,7 @@ pub struct Check {
 }
 
 /// A client at the end: its last program has ended, and its memory is as it was then. All in pages.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ClientReport {
     /// Its number.
     pub number: u32,
@@ -47,7 +47,7 @@ pub struct ClientReport {
 }
 
 /// Pages taken from Xen's heap in one run, everything included: domains, Xen's structures for them, grant tables.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Breakdown {
     /// By M1 when it served nobody yet.
     pub m1: i64,
@@ -56,7 +56,7 @@ pub struct Breakdown {
 }
 
 /// What sharing saves.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Saving {
     /// How many clients.
     pub clients: u32,
@@ -93,7 +93,7 @@ impl Saving {
 }
 
 /// The run in which every first touch of a page is a message to M1.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct WindowOne {
     /// Faults served through the event channel, as M1 counts.
     pub served: u64,
@@ -108,7 +108,7 @@ pub struct WindowOne {
 }
 
 /// Everything.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Report {
     /// What the files were made from.
     pub seed: u64,
