@@ -29,8 +29,7 @@ pub(crate) struct Forward {
 }
 
 /// The emulated processor. With SMAP, Linux crashes as a PV dom0 (QEMU 7.2 reads the stack of an `iretq` as the
-/// supervisor). With SVM, Xen switches between PV domains by VMLOAD, and then programs in dom0 die now and then of
-/// thread-local variables that are not theirs: seen with a guest beside it and a busy host, never without SVM.
+/// supervisor). Without SVM, Xen offers no HVM that could not run here anyway.
 const PROCESSOR: &str = "max,-smap,-svm";
 
 /// What executes the machine's instructions.

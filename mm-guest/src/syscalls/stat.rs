@@ -176,13 +176,15 @@ impl<M: Machine> Kernel<M> {
         const PROC: u64 = 0x9fa0;
         const PIPEFS: u64 = 0x5049_5045;
         const READ_ONLY: u64 = 1;
-        let frames = self.memory.machine.frames();
+        let store = &self.memory.store;
+        let room = store.limit().saturating_sub(store.frames_held());
+        let room = room.min(self.memory.machine.frames().available);
         let mut words = [0; 15];
         let (kind, blocks, free, files, mount) = match node {
             Some(Node::Volume(_)) => {
                 (EROFS, self.vfs.volume.blocks(), 0, self.vfs.volume.inodes(), READ_ONLY)
             }
-            Some(Node::Tmp(_) | Node::Dev(_)) => (TMPFS, frames.ceiling, frames.available, 65536, 0),
+            Some(Node::Tmp(_) | Node::Dev(_)) => (TMPFS, store.limit(), room, 65536, 0),
             Some(Node::Proc(_)) => (PROC, 0, 0, 0, 0),
             None => (PIPEFS, 0, 0, 0, 0),
         };

@@ -99,11 +99,12 @@ pub(crate) struct Memory<M: Machine> {
 
 impl<M: Machine> Memory<M> {
     pub(crate) fn new(machine: M, fault_around: u64) -> Self {
+        let store = Store::new(machine.frames().ceiling);
         Self {
             machine,
             vmas: VmaSet::default(),
             resident: Resident::default(),
-            store: Store::default(),
+            store,
             counts: FaultCounts::default(),
             fault_around: fault_around.clamp(1, BATCH as u64),
             heap: 0..0,

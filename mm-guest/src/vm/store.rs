@@ -28,15 +28,22 @@ struct Content<F> {
 pub(crate) struct Store<F> {
     files: Vec<Option<Content<F>>>,
     frames: u64,
-}
-
-impl<F> Default for Store<F> {
-    fn default() -> Self {
-        Self { files: Vec::new(), frames: 0 }
-    }
+    /// Frames that files may hold.
+    limit: u64,
 }
 
 impl<F> Store<F> {
+    /// No files. Together they may hold half of `ceiling` frames, the domain's memory, as in Linux' tmpfs: a program that has
+    /// filled them can still say so.
+    pub(crate) fn new(ceiling: u64) -> Self {
+        Self { files: Vec::new(), frames: 0, limit: ceiling / 2 }
+    }
+
+    /// Frames that files may hold together.
+    pub(crate) fn limit(&self) -> u64 {
+        self.limit
+    }
+
     /// Frames that files hold, those mapped in the program not counted.
     pub(crate) fn frames_held(&self) -> u64 {
         self.frames
@@ -159,6 +166,9 @@ impl<F> Store<F> {
     ) -> Result<(), Errno> {
         if self.slot(file, page).is_some() {
             return Ok(());
+        }
+        if self.frames >= self.limit {
+            return Err(Errno::NOSPC);
         }
         let frame = machine.allocate().map_err(|_| Errno::NOSPC)?;
         self.add(file, page, frame).map_err(|(frame, error)| {

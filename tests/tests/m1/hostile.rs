@@ -61,7 +61,6 @@ fn assert_mapped(m1: &M1<'_>, bed: &Bed, client: u16) {
 }
 
 #[test]
-#[ignore = "m1_devices_forged_total now and then counts an honest device as forged; the rest of it holds"]
 fn a_domain_that_dom0_did_not_introduce_gets_nothing() {
     let bed = Bed::get();
     let m1 = bed.m1("");

@@ -131,7 +131,6 @@ fn a_device_comes_and_goes_while_its_client_runs() {
 }
 
 #[test]
-#[ignore = "m1_devices_forged_total now and then counts an honest device as forged; the rest of it holds"]
 fn many_clients_leave_nothing_behind() {
     // All hundred take minutes on an emulated processor.
     let count = full::or(40, 100);
