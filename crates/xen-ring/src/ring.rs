@@ -1,12 +1,13 @@
 //! Request/response rings in Xen's layout (`io/ring.h`), one type for each role.
 //!
 //! Header words: req_prod 0, req_event 1, rsp_prod 2, rsp_event 3; slots from byte 64, each as large as the larger of request
-//! and response; as many slots as the largest power of two that fits. Indices run free and wrap at 2^32.
+//! and response; as many slots as the largest power of two that fits. Indices run free and wrap at 2^32. A ring of several pages
+//! is laid out as if they lay one behind the other, which they need not: a slot may begin in one page and end in the next.
 //!
 //! Notify hold-off: each side says from which index on it wants an event, and sleeps only after it has said so, fenced, and
 //! looked once more ([`Front::final_check`], [`Back::final_check`]). The producer publishes, fences, and then reads that wish.
 
-use crate::sync::{Ordering, fence};
+use crate::sync::{AtomicU32, Ordering, fence};
 use crate::{Full, PageWords, RingFault, WORDS};
 
 const REQ_PROD: usize = 0;
@@ -20,9 +21,9 @@ const fn stride(req: usize, rsp: usize) -> usize {
     if req > rsp { req } else { rsp }
 }
 
-/// Slots of a one-page ring.
-const fn slots(req: usize, rsp: usize) -> u32 {
-    let fit = (WORDS - HEADER_WORDS) / stride(req, rsp);
+/// Slots of a ring of so many pages.
+const fn slots(pages: usize, req: usize, rsp: usize) -> u32 {
+    let fit = (pages * WORDS - HEADER_WORDS) / stride(req, rsp);
     assert!(fit > 0, "a slot does not fit in the page");
     let mut n: u32 = 1;
     while (n as usize) * 2 <= fit {
@@ -36,14 +37,42 @@ const fn slot(index: u32, slots: u32, stride: usize) -> usize {
     HEADER_WORDS + (index & (slots - 1)) as usize * stride
 }
 
-fn store_slot<const N: usize>(page: &PageWords, first: usize, words: &[u32; N]) {
-    for (i, word) in words.iter().enumerate() {
-        page.word(first + i).store(*word, Ordering::Relaxed);
-    }
+/// The pages of a ring, in their order.
+#[derive(Clone, Copy, Debug)]
+struct Pages<const PAGES: usize> {
+    /// Those beyond the ring's own repeat the first, so that no index leaves the array.
+    pages: [&'static PageWords; PAGES],
+    slots: u32,
 }
 
-fn load_slot<const N: usize>(page: &PageWords, first: usize) -> [u32; N] {
-    core::array::from_fn(|i| page.word(first + i).load(Ordering::Relaxed))
+impl<const PAGES: usize> Pages<PAGES> {
+    /// `None`: not a power of two, or more than `PAGES`.
+    fn new(pages: &[&'static PageWords], req: usize, rsp: usize) -> Option<Self> {
+        let first = *pages.first().filter(|_| pages.len().is_power_of_two() && pages.len() <= PAGES)?;
+        let of = |index| pages.get(index).copied().unwrap_or(first);
+        Some(Self { pages: core::array::from_fn(of), slots: slots(pages.len(), req, rsp) })
+    }
+
+    /// The page with the header.
+    fn head(&self) -> &'static PageWords {
+        self.pages[0]
+    }
+
+    fn word(&self, index: usize) -> &AtomicU32 {
+        self.pages[index / WORDS].word(index % WORDS)
+    }
+
+    fn store<const N: usize>(&self, index: u32, stride: usize, words: &[u32; N]) {
+        let first = slot(index, self.slots, stride);
+        for (i, word) in words.iter().enumerate() {
+            self.word(first + i).store(*word, Ordering::Relaxed);
+        }
+    }
+
+    fn load<const N: usize>(&self, index: u32, stride: usize) -> [u32; N] {
+        let first = slot(index, self.slots, stride);
+        core::array::from_fn(|i| self.word(first + i).load(Ordering::Relaxed))
+    }
 }
 
 /// Publishes `new` in the producer word and says whether the peer asked for an event about it.
@@ -55,44 +84,64 @@ fn publish(page: &PageWords, prod: usize, event: usize, old: u32, new: u32) -> b
     new.wrapping_sub(wish) < new.wrapping_sub(old)
 }
 
-/// Makes `page`, all of it zeroed, an empty ring.
-fn lay_out(page: &PageWords) {
-    page.zero();
-    page.store(REQ_EVENT, 1);
-    page.store(RSP_EVENT, 1);
+/// Makes the pages, all of them zeroed, an empty ring.
+fn lay_out(pages: &[&'static PageWords]) {
+    pages.iter().for_each(|page| page.zero());
+    if let Some(head) = pages.first() {
+        head.store(REQ_EVENT, 1);
+        head.store(RSP_EVENT, 1);
+    }
 }
 
 /// The side that sends requests.
 #[derive(Debug)]
-pub struct Front<const REQ: usize, const RSP: usize> {
-    page: &'static PageWords,
+pub struct Front<const REQ: usize, const RSP: usize, const PAGES: usize = 1> {
+    pages: Pages<PAGES>,
     req_prod: u32,
     req_published: u32,
     rsp_cons: u32,
 }
 
 impl<const REQ: usize, const RSP: usize> Front<REQ, RSP> {
-    /// Slots of the ring: requests that can be outstanding at once.
-    pub const SLOTS: u32 = slots(REQ, RSP);
-    const STRIDE: usize = stride(REQ, RSP);
-
     /// Lays out an empty ring in `page`, all of it zeroed, before the page is granted to the peer.
     #[must_use]
     pub fn init(page: &'static PageWords) -> Self {
-        lay_out(page);
+        lay_out(&[page]);
         Self::attach(page)
     }
 
     /// Takes part in a ring that the other side has laid out ([`Back::init`]), and in which nobody has produced anything yet.
     #[must_use]
     pub fn attach(page: &'static PageWords) -> Self {
-        Self { page, req_prod: 0, req_published: 0, rsp_cons: 0 }
+        let pages = Pages { pages: [page], slots: Self::SLOTS };
+        Self { pages, req_prod: 0, req_published: 0, rsp_cons: 0 }
+    }
+}
+
+impl<const REQ: usize, const RSP: usize, const PAGES: usize> Front<REQ, RSP, PAGES> {
+    /// Slots of the ring, requests that can be outstanding at once; of one that has all its pages.
+    pub const SLOTS: u32 = slots(PAGES, REQ, RSP);
+    const STRIDE: usize = stride(REQ, RSP);
+
+    /// Lays out an empty ring in several pages, as [`Self::init`] does in one. `None`: their number is not a power of two, or more
+    /// than `PAGES`.
+    #[must_use]
+    pub fn init_pages(pages: &[&'static PageWords]) -> Option<Self> {
+        lay_out(pages);
+        let pages = Pages::new(pages, REQ, RSP)?;
+        Some(Self { pages, req_prod: 0, req_published: 0, rsp_cons: 0 })
+    }
+
+    /// Slots of this ring.
+    #[must_use]
+    pub fn slots(&self) -> u32 {
+        self.pages.slots
     }
 
     /// Requests that can be pushed before responses must be taken.
     #[must_use]
     pub fn free(&self) -> u32 {
-        Self::SLOTS - self.req_prod.wrapping_sub(self.rsp_cons)
+        self.pages.slots - self.req_prod.wrapping_sub(self.rsp_cons)
     }
 
     /// Puts a request into the next slot. The peer sees it after [`Self::publish`].
@@ -103,7 +152,7 @@ impl<const REQ: usize, const RSP: usize> Front<REQ, RSP> {
         if self.free() == 0 {
             return Err(Full);
         }
-        store_slot(self.page, slot(self.req_prod, Self::SLOTS, Self::STRIDE), request);
+        self.pages.store(self.req_prod, Self::STRIDE, request);
         self.req_prod = self.req_prod.wrapping_add(1);
         Ok(())
     }
@@ -112,7 +161,7 @@ impl<const REQ: usize, const RSP: usize> Front<REQ, RSP> {
     #[must_use = "the peer sleeps until it is notified"]
     pub fn publish(&mut self) -> bool {
         let old = core::mem::replace(&mut self.req_published, self.req_prod);
-        old != self.req_prod && publish(self.page, REQ_PROD, REQ_EVENT, old, self.req_prod)
+        old != self.req_prod && publish(self.pages.head(), REQ_PROD, REQ_EVENT, old, self.req_prod)
     }
 
     /// Copies the next response out, if there is one.
@@ -120,7 +169,7 @@ impl<const REQ: usize, const RSP: usize> Front<REQ, RSP> {
     /// # Errors
     /// [`RingFault`]: the peer claims to have answered more than was asked.
     pub fn pop_response(&mut self) -> Result<Option<[u32; RSP]>, RingFault> {
-        let theirs = self.page.load(RSP_PROD);
+        let theirs = self.pages.head().load(RSP_PROD);
         let ready = theirs.wrapping_sub(self.rsp_cons);
         if ready > self.req_published.wrapping_sub(self.rsp_cons) {
             return Err(RingFault { ours: self.rsp_cons, theirs });
@@ -128,7 +177,7 @@ impl<const REQ: usize, const RSP: usize> Front<REQ, RSP> {
         if ready == 0 {
             return Ok(None);
         }
-        let response = load_slot(self.page, slot(self.rsp_cons, Self::SLOTS, Self::STRIDE));
+        let response = self.pages.load(self.rsp_cons, Self::STRIDE);
         self.rsp_cons = self.rsp_cons.wrapping_add(1);
         Ok(Some(response))
     }
@@ -136,9 +185,9 @@ impl<const REQ: usize, const RSP: usize> Front<REQ, RSP> {
     /// Asks for an event at the next response and looks once more. `true`: there is one already, take it before sleeping.
     #[must_use = "sleeping without looking loses an event"]
     pub fn final_check(&mut self) -> bool {
-        self.page.word(RSP_EVENT).store(self.rsp_cons.wrapping_add(1), Ordering::Relaxed);
+        self.pages.head().word(RSP_EVENT).store(self.rsp_cons.wrapping_add(1), Ordering::Relaxed);
         fence(Ordering::SeqCst);
-        self.page.load(RSP_PROD) != self.rsp_cons
+        self.pages.head().load(RSP_PROD) != self.rsp_cons
     }
 
     /// As if the ring had been in use up to `index`: tests of wrapping start there.
@@ -146,36 +195,55 @@ impl<const REQ: usize, const RSP: usize> Front<REQ, RSP> {
     pub(crate) fn skip_to(&mut self, index: u32) {
         (self.req_prod, self.req_published, self.rsp_cons) = (index, index, index);
         for (word, value) in [(REQ_PROD, 0), (REQ_EVENT, 1), (RSP_PROD, 0), (RSP_EVENT, 1)] {
-            self.page.store(word, index.wrapping_add(value));
+            self.pages.head().store(word, index.wrapping_add(value));
         }
     }
 }
 
 /// The side that answers requests.
 #[derive(Debug)]
-pub struct Back<const REQ: usize, const RSP: usize> {
-    page: &'static PageWords,
+pub struct Back<const REQ: usize, const RSP: usize, const PAGES: usize = 1> {
+    pages: Pages<PAGES>,
     req_cons: u32,
     rsp_prod: u32,
     rsp_published: u32,
 }
 
 impl<const REQ: usize, const RSP: usize> Back<REQ, RSP> {
-    /// Slots of the ring: requests that can be outstanding at once.
-    pub const SLOTS: u32 = slots(REQ, RSP);
-    const STRIDE: usize = stride(REQ, RSP);
-
     /// Lays out an empty ring in `page`, all of it zeroed. For a backend that owns the page, as M1 does with the map ring.
     #[must_use]
     pub fn init(page: &'static PageWords) -> Self {
-        lay_out(page);
+        lay_out(&[page]);
         Self::attach(page)
     }
 
     /// Takes part in a ring that the other side has laid out ([`Front::init`]), and of which nobody has consumed anything yet.
     #[must_use]
     pub fn attach(page: &'static PageWords) -> Self {
-        Self { page, req_cons: 0, rsp_prod: 0, rsp_published: 0 }
+        let pages = Pages { pages: [page], slots: Self::SLOTS };
+        Self { pages, req_cons: 0, rsp_prod: 0, rsp_published: 0 }
+    }
+}
+
+impl<const REQ: usize, const RSP: usize, const PAGES: usize> Back<REQ, RSP, PAGES> {
+    /// Slots of the ring, requests that can be outstanding at once; of one that has all its pages.
+    pub const SLOTS: u32 = slots(PAGES, REQ, RSP);
+    const STRIDE: usize = stride(REQ, RSP);
+
+    /// Takes part in a ring of several pages where another backend has left off: at the responses that are there
+    /// (`BACK_RING_ATTACH` in io/ring.h). In a ring that is new there are none. `None`: the number of pages is not a power of two, or more
+    /// than `PAGES`.
+    #[must_use]
+    pub fn attach_pages(pages: &[&'static PageWords]) -> Option<Self> {
+        let pages = Pages::new(pages, REQ, RSP)?;
+        let from = pages.head().load(RSP_PROD);
+        Some(Self { pages, req_cons: from, rsp_prod: from, rsp_published: from })
+    }
+
+    /// Slots of this ring.
+    #[must_use]
+    pub fn slots(&self) -> u32 {
+        self.pages.slots
     }
 
     /// Copies the next request out, if there is one.
@@ -183,16 +251,16 @@ impl<const REQ: usize, const RSP: usize> Back<REQ, RSP> {
     /// # Errors
     /// [`RingFault`]: the peer claims more requests than there are slots, or took some back.
     pub fn pop_request(&mut self) -> Result<Option<[u32; REQ]>, RingFault> {
-        let theirs = self.page.load(REQ_PROD);
+        let theirs = self.pages.head().load(REQ_PROD);
         let unanswered = self.req_cons.wrapping_sub(self.rsp_published);
         let claimed = theirs.wrapping_sub(self.rsp_published);
-        if claimed > Self::SLOTS || claimed < unanswered {
+        if claimed > self.pages.slots || claimed < unanswered {
             return Err(RingFault { ours: self.req_cons, theirs });
         }
         if claimed == unanswered {
             return Ok(None);
         }
-        let request = load_slot(self.page, slot(self.req_cons, Self::SLOTS, Self::STRIDE));
+        let request = self.pages.load(self.req_cons, Self::STRIDE);
         self.req_cons = self.req_cons.wrapping_add(1);
         Ok(Some(request))
     }
@@ -211,7 +279,7 @@ impl<const REQ: usize, const RSP: usize> Back<REQ, RSP> {
         if self.unanswered() == 0 {
             return Err(Full);
         }
-        store_slot(self.page, slot(self.rsp_prod, Self::SLOTS, Self::STRIDE), response);
+        self.pages.store(self.rsp_prod, Self::STRIDE, response);
         self.rsp_prod = self.rsp_prod.wrapping_add(1);
         Ok(())
     }
@@ -220,15 +288,15 @@ impl<const REQ: usize, const RSP: usize> Back<REQ, RSP> {
     #[must_use = "the peer sleeps until it is notified"]
     pub fn publish(&mut self) -> bool {
         let old = core::mem::replace(&mut self.rsp_published, self.rsp_prod);
-        old != self.rsp_prod && publish(self.page, RSP_PROD, RSP_EVENT, old, self.rsp_prod)
+        old != self.rsp_prod && publish(self.pages.head(), RSP_PROD, RSP_EVENT, old, self.rsp_prod)
     }
 
     /// Asks for an event at the next request and looks once more. `true`: there is one already, take it before sleeping.
     #[must_use = "sleeping without looking loses an event"]
     pub fn final_check(&mut self) -> bool {
-        self.page.word(REQ_EVENT).store(self.req_cons.wrapping_add(1), Ordering::Relaxed);
+        self.pages.head().word(REQ_EVENT).store(self.req_cons.wrapping_add(1), Ordering::Relaxed);
         fence(Ordering::SeqCst);
-        self.page.load(REQ_PROD) != self.req_cons
+        self.pages.head().load(REQ_PROD) != self.req_cons
     }
 
     #[cfg(all(test, not(loom)))]

@@ -12,6 +12,8 @@ fn page() -> &'static PageWords {
 
 type TestFront = Front<3, 2>;
 type TestBack = Back<3, 2>;
+type WideFront = Front<3, 2, 4>;
+type WideBack = Back<3, 2, 4>;
 
 const REQ_PROD: usize = 0;
 const REQ_EVENT: usize = 1;
@@ -27,12 +29,72 @@ fn ring_at(start: u32) -> (&'static PageWords, TestFront, TestBack) {
     (page, front, back)
 }
 
+/// The same in so many pages.
+fn wide_ring_at(start: u32, pages: usize) -> (&'static PageWords, WideFront, WideBack) {
+    let pages: Vec<&'static PageWords> = (0..pages).map(|_| page()).collect();
+    let mut front = WideFront::init_pages(&pages).expect("a power of two");
+    front.skip_to(start);
+    let back = WideBack::attach_pages(&pages).expect("a power of two");
+    (pages[0], front, back)
+}
+
 #[test]
 fn sizes_are_those_of_io_ring_h() {
     assert_eq!(Front::<3, 1>::SLOTS, 256, "netif tx: 12-byte slots");
     assert_eq!(Front::<2, 2>::SLOTS, 256, "netif rx: 8-byte slots");
     assert_eq!(Front::<28, 4>::SLOTS, 32, "blkif on x86_64: 112-byte slots");
     assert_eq!(Back::<32, 32>::SLOTS, 16, "map ring: 128-byte slots");
+}
+
+#[test]
+fn rings_of_several_pages_have_the_slots_that_fit_in_all_of_them() {
+    for (pages, slots) in [(1, 32), (2, 64), (4, 128), (8, 256), (16, 512)] {
+        let pages: Vec<&'static PageWords> = (0..pages).map(|_| page()).collect();
+        let front = Front::<28, 4, 16>::init_pages(&pages).expect("a power of two");
+        let back = Back::<28, 4, 16>::attach_pages(&pages).expect("a power of two");
+        assert_eq!((front.slots(), back.slots(), front.free()), (slots, slots, slots), "Linux's __RING_SIZE");
+    }
+    for pages in [0, 3, 5, 17, 32] {
+        let pages: Vec<&'static PageWords> = (0..pages).map(|_| page()).collect();
+        assert!(Back::<28, 4, 16>::attach_pages(&pages).is_none());
+        assert!(Front::<28, 4, 16>::init_pages(&pages).is_none());
+    }
+}
+
+#[test]
+fn a_backend_goes_on_where_another_left_off() {
+    let page = page();
+    for start in [0, 77, u32::MAX] {
+        let mut front = TestFront::init(page);
+        front.skip_to(start);
+        front.push_request(&[1, 2, 3]).expect("free");
+        let _ = front.publish();
+        let mut back = TestBack::attach_pages(&[page]).expect("one page");
+        assert_eq!(back.unanswered(), 0);
+        assert_eq!(back.pop_request(), Ok(Some([1, 2, 3])));
+        back.push_response(&[8, 9]).expect("one was taken");
+        let _ = back.publish();
+        assert_eq!(front.pop_response(), Ok(Some([8, 9])));
+        assert_eq!(front.pop_response(), Ok(None));
+    }
+}
+
+#[test]
+fn slots_cross_from_page_to_page() {
+    let pages = [page(), page(), page(), page()];
+    let mut front = Front::<28, 4, 16>::init_pages(&pages).expect("four");
+    let mut back = Back::<28, 4, 16>::attach_pages(&pages).expect("four");
+    let request = |i: u32| core::array::from_fn(|word| i * 100 + u32::try_from(word).expect("small"));
+    for i in 0..128 {
+        front.push_request(&request(i)).expect("free");
+    }
+    let _ = front.publish();
+    // 64 + 72 * 112 = 8128: the 73rd request has 16 words in the second page, and the rest in the third.
+    assert_eq!((pages[1].load(1023), pages[2].load(0)), (7215, 7216));
+    for i in 0..128 {
+        assert_eq!(back.pop_request(), Ok(Some(request(i))));
+    }
+    assert_eq!(back.pop_request(), Ok(None));
 }
 
 #[test]
@@ -187,14 +249,15 @@ proptest! {
     /// The ring does what two queues would do, wherever its indices stand.
     #[test]
     fn ring_is_two_queues(start in prop_oneof![Just(0), Just(u32::MAX - 3), any::<u32>()],
+                          pages in prop_oneof![Just(1_usize), Just(2), Just(4)],
                           steps in prop::collection::vec(step(), 0..600)) {
-        let (_, mut front, mut back) = ring_at(start);
+        let (_, mut front, mut back) = wide_ring_at(start, pages);
         let (mut asked, mut shown, mut taken) = (VecDeque::new(), VecDeque::new(), 0_u32);
         let (mut answered, mut back_shown, mut in_flight) = (VecDeque::new(), VecDeque::new(), 0_u32);
         for step in steps {
             match step {
                 Step::PushRequest(v) => {
-                    let expected = if in_flight == TestFront::SLOTS { Err(Full) } else { Ok(()) };
+                    let expected = if in_flight == front.slots() { Err(Full) } else { Ok(()) };
                     prop_assert_eq!(front.push_request(&[v, !v, 1]), expected);
                     if expected.is_ok() {
                         asked.push_back(v);
@@ -228,7 +291,7 @@ proptest! {
                     prop_assert_eq!(front.pop_response(), Ok(expected));
                 }
             }
-            prop_assert_eq!(front.free(), TestFront::SLOTS - in_flight);
+            prop_assert_eq!(front.free(), front.slots() - in_flight);
             prop_assert_eq!(back.unanswered(), taken);
         }
     }
@@ -236,7 +299,7 @@ proptest! {
     /// Whatever a peer writes into header and slots, each call returns, and never yields more entries than the ring has.
     #[test]
     fn garbage_in_the_page_is_survived(writes in prop::collection::vec((0_usize..32, any::<u32>()), 0..200)) {
-        let (page, mut front, mut back) = ring_at(0);
+        let (page, mut front, mut back) = wide_ring_at(0, 2);
         let mut popped = 0;
         for (word, value) in writes {
             page.store(word, value);
@@ -246,7 +309,7 @@ proptest! {
             let _ = front.pop_response();
             while let Ok(Some(_)) = back.pop_request() {
                 popped += 1;
-                prop_assert!(popped <= TestBack::SLOTS, "nothing was answered, so no slot can be reused");
+                prop_assert!(popped <= back.slots(), "nothing was answered, so no slot can be reused");
             }
         }
     }
