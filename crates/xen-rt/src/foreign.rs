@@ -15,6 +15,9 @@ use xen_sys::{DomId, GrantHandle, GrantRef, GrantStatus, PAGE_SHIFT, PAGE_SIZE, 
 pub use crate::tables::{TableError, TableSource};
 use crate::{layout, native, pte, tables};
 
+mod ring;
+pub use ring::RingWindow;
+
 /// Most pages of one window.
 pub const WINDOW_MAX: usize = 4096;
 const WORD: usize = 64;
@@ -29,6 +32,8 @@ pub struct ForeignWindow {
     base: u64,
     pages: usize,
     taken: [u64; WINDOW_MAX / WORD],
+    /// Of those, addresses that show [`NOBODYS`]: only a page that lasts may follow there.
+    retired: [u64; WINDOW_MAX / WORD],
 }
 
 /// A mapped page of another domain. [`ForeignWindow::unmap`] ends it.
@@ -62,7 +67,7 @@ impl ForeignPage {
 pub struct StaticPage(ForeignPage);
 
 impl StaticPage {
-    /// What is in it, now; and after it was retired, words without meaning.
+    /// What is in it, now; and after it was retired, words without meaning, or those of a page that followed there.
     #[must_use]
     pub fn words(&self) -> &'static PageWords {
         // SAFETY: something is mapped there for ever: the foreign page, or `NOBODYS`.
@@ -98,7 +103,8 @@ impl ForeignWindow {
             address = (address | 0x1f_ffff) + 1;
         }
         NEXT.store(base + bytes, Ordering::Relaxed);
-        Ok(Self { base, pages, taken: [0; WINDOW_MAX / WORD] })
+        let none = [0; WINDOW_MAX / WORD];
+        Ok(Self { base, pages, taken: none, retired: none })
     }
 
     /// Addresses that are free.
@@ -149,10 +155,52 @@ impl ForeignWindow {
         reference: GrantRef,
         access: Access,
     ) -> Result<StaticPage, GrantStatus> {
+        if let Some(address) = self.take_retired() {
+            return self.map_again(address, owner, reference, access);
+        }
         let mut out = [None];
         self.map_all(owner, &[reference], access, &mut out)?;
         let [page] = out;
         page.map(StaticPage).ok_or(GrantStatus::GENERAL_ERROR)
+    }
+
+    /// Maps where a page was retired.
+    fn map_again(
+        &mut self,
+        address: u64,
+        owner: DomId,
+        reference: GrantRef,
+        access: Access,
+    ) -> Result<StaticPage, GrantStatus> {
+        let mut map =
+            [MapGrantRef { host_addr: address, reference: reference.0, ..empty_map(owner, access) }];
+        // Xen flushes nothing when it maps, so the address is made absent first.
+        let mut calls = [
+            MulticallEntry {
+                op: hypercall::UPDATE_VA_MAPPING,
+                result: 0,
+                args: [address, 0, Flush::Page.bits(), 0, 0, 0],
+            },
+            MulticallEntry {
+                op: hypercall::GRANT_TABLE_OP,
+                result: 0,
+                args: [grant::op::MAP_GRANT_REF, (&raw mut map).addr() as u64, 1, 0, 0, 0],
+            },
+        ];
+        // SAFETY: whoever has a reference finds words there, before and after: where the map fails, what follows sees to that.
+        // Nothing runs in between.
+        let asked = unsafe { native().multicall(&mut calls) };
+        let done = asked.is_ok() && calls.iter().all(|call| call.result == 0) && map[0].status.is_okay();
+        if done {
+            let handle = GrantHandle(map[0].handle);
+            return Ok(StaticPage(ForeignPage { address, handle, reference }));
+        }
+        let entry = pte::kernel(nobodys(), pte::Kernel::ReadWrite);
+        // SAFETY: a page of ours that holds words without meaning, where there is none now.
+        let shown = unsafe { native().update_va_mapping(address, entry, Flush::Page) };
+        assert!(shown.is_ok(), "own pages can be mapped: {shown:?}");
+        self.mark_retired(address);
+        Err(if map[0].status.is_okay() { GrantStatus::GENERAL_ERROR } else { map[0].status })
     }
 
     fn map_all(
@@ -179,19 +227,7 @@ impl ForeignWindow {
         access: Access,
         out: &mut [Option<ForeignPage>],
     ) -> Result<(), GrantStatus> {
-        let flags = match access {
-            Access::ReadOnly => gntmap::HOST_MAP | gntmap::READONLY,
-            Access::ReadWrite => gntmap::HOST_MAP,
-        };
-        let empty = MapGrantRef {
-            host_addr: 0,
-            flags,
-            reference: 0,
-            dom: owner.0,
-            status: GrantStatus::GENERAL_ERROR,
-            handle: 0,
-            dev_bus_addr: 0,
-        };
+        let empty = empty_map(owner, access);
         let mut ops = [empty; UNMAP_BATCH];
         let mut used = 0;
         for reference in references {
@@ -239,12 +275,9 @@ impl ForeignWindow {
         }
     }
 
-    /// Gives a page back that others may still refer to: its address shows words without meaning from now on, and is never used again.
+    /// Gives a page back that others may still refer to: its address shows words without meaning from now on, until a page
+    /// follows there that lasts as well.
     pub fn retire(&mut self, page: StaticPage) {
-        let nobodys = NOBODYS
-            .get()
-            .and_then(|page| crate::machine::machine().frame(*page))
-            .expect("made with the window");
         let mut unmap = [unmap_op(&page.0)];
         let mut calls = [
             MulticallEntry {
@@ -257,7 +290,7 @@ impl ForeignWindow {
                 result: 0,
                 args: [
                     page.0.address,
-                    pte::kernel(nobodys, pte::Kernel::ReadWrite),
+                    pte::kernel(nobodys(), pte::Kernel::ReadWrite),
                     Flush::Page.bits(),
                     0,
                     0,
@@ -269,6 +302,7 @@ impl ForeignWindow {
         let asked = unsafe { native().multicall(&mut calls) };
         let fine = asked.is_ok() && calls.iter().all(|call| call.result == 0) && unmap[0].status.is_okay();
         assert!(fine, "Xen does not know our mapping: {asked:?}, {calls:?}, {unmap:?}");
+        self.mark_retired(page.0.address);
     }
 
     /// Tries `xen::conformance` on this domain, between two addresses of the window, which are free again afterwards.
@@ -326,11 +360,45 @@ impl ForeignWindow {
     }
 
     fn release(&mut self, address: u64) {
-        let page = usize::try_from((address - self.base) >> PAGE_SHIFT).unwrap_or(usize::MAX);
+        let page = self.place(address);
         if let Some(word) = self.taken.get_mut(page / WORD) {
             *word &= !(1 << (page % WORD));
         }
     }
+
+    fn take_retired(&mut self) -> Option<u64> {
+        let (index, word) = self.retired.iter_mut().enumerate().find(|(_, word)| **word != 0)?;
+        let bit = word.trailing_zeros() as usize;
+        *word &= !(1 << bit);
+        Some(self.base + ((index * WORD + bit) * PAGE_SIZE) as u64)
+    }
+
+    fn mark_retired(&mut self, address: u64) {
+        let page = self.place(address);
+        if let Some(word) = self.retired.get_mut(page / WORD) {
+            *word |= 1 << (page % WORD);
+        }
+    }
+
+    /// Which of the window's pages is at `address`.
+    fn place(&self, address: u64) -> usize {
+        usize::try_from((address - self.base) >> PAGE_SHIFT).unwrap_or(usize::MAX)
+    }
+}
+
+/// The frame that retired addresses show.
+fn nobodys() -> xen_sys::Mfn {
+    NOBODYS.get().and_then(|page| crate::machine::machine().frame(*page)).expect("made with the window")
+}
+
+/// A map of nothing.
+fn empty_map(owner: DomId, access: Access) -> MapGrantRef {
+    let flags = match access {
+        Access::ReadOnly => gntmap::HOST_MAP | gntmap::READONLY,
+        Access::ReadWrite => gntmap::HOST_MAP,
+    };
+    let status = GrantStatus::GENERAL_ERROR;
+    MapGrantRef { host_addr: 0, flags, reference: 0, dom: owner.0, status, handle: 0, dev_bus_addr: 0 }
 }
 
 impl core::fmt::Debug for ForeignWindow {

@@ -14,6 +14,7 @@ pub mod console;
 pub mod events;
 #[cfg(any(test, feature = "fake"))]
 pub mod fake;
+pub mod foreign;
 pub mod grant;
 pub mod hypervisor;
 #[cfg(target_arch = "x86_64")]
@@ -21,6 +22,7 @@ pub mod native;
 
 pub use clock::Clock;
 pub use events::Events;
+pub use foreign::{ForeignPage, ForeignPages};
 pub use grant::{Access, GrantTable};
 pub use hypervisor::{Hypervisor, ShutdownReason};
 #[cfg(target_arch = "x86_64")]

@@ -14,6 +14,7 @@ mod guest;
 mod memory;
 #[cfg(test)]
 mod tests;
+mod window;
 mod world;
 
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -24,6 +25,7 @@ use xen_sys::{DomId, Errno, GrantStatus, Mfn, Port};
 use crate::grant::GrantArea;
 use crate::{Clock, Events, GrantTable, ShutdownReason};
 pub use guest::Mapped;
+pub use window::FakeWindow;
 use world::World;
 
 /// The machine. Clones are the same one.

@@ -111,6 +111,27 @@ fn only_own_frames_can_be_lent_and_only_to_one_domain() {
 }
 
 #[test]
+fn a_window_maps_writable_pages_only_and_gives_them_back() {
+    use crate::ForeignPages;
+    let (xen, a, b) = two();
+    let (words, frame) = a.page();
+    let (_, other) = a.page();
+    a.grants().permit(REF, b.id(), frame, Access::ReadWrite).unwrap();
+    a.grants().permit(GrantRef(9), b.id(), other, Access::ReadOnly).unwrap();
+    let mut window = super::FakeWindow::new(&b, 1);
+    assert_eq!(window.map(a.id(), GrantRef(9)).err(), Some(GrantStatus::GENERAL_ERROR), "not writable");
+    let (page, seen) = window.map(a.id(), REF).unwrap();
+    seen.store(0, 7);
+    assert_eq!((words.load(0), window.mapped()), (7, 1));
+    assert_eq!(window.map(a.id(), REF).err(), Some(GrantStatus::NO_SPACE));
+    xen.destroy(a.id());
+    assert!(xen.knows(a.id()), "a zombie, for what is mapped");
+    window.unmap(page);
+    assert!(!xen.knows(a.id()));
+    assert_eq!(xen.leaked_mappings(), 0);
+}
+
+#[test]
 fn a_pinned_entry_is_not_looked_at_again() {
     let (_, a, b) = two();
     let (old, frame) = a.page();

@@ -184,6 +184,16 @@ pub(crate) fn retire(world: &mut World) -> Outcome {
     check!(grants.try_revoke(reference).is_ok());
     words.store(1, 13);
     check!(frame.words().load(1) == 12);
+    // The address is used again, and a map that fails leaves words there too.
+    check!(world.window.map_static(domid, reference, Access::ReadWrite).is_err());
+    words.store(2, 14);
+    check!(grants.permit(reference, domid, frame.mfn(), Access::ReadWrite).is_ok());
+    let page = world.window.map_static(domid, reference, Access::ReadWrite).map_err(|_| "map again")?;
+    check!(core::ptr::eq(page.words(), words) && words.load(1) == 12);
+    world.window.retire(page);
+    check!(grants.try_revoke(reference).is_ok());
+    words.store(1, 15);
+    check!(frame.words().load(1) == 12);
     world.pool.free(frame);
     Ok(())
 }
