@@ -2,6 +2,7 @@
 
 use mm_proto::WINDOW_MAX;
 
+use crate::cache::Failures;
 use crate::effect::Grants;
 use crate::ids::{ClientId, RingId, VolumeId};
 use crate::queue::Queue;
@@ -11,12 +12,9 @@ use crate::sizes::Tables;
 use crate::stats::{Counters, Histogram};
 use crate::store::Store;
 use crate::table::{NIL, Table};
+use crate::volumes::{VOLUMES, Volume};
 use crate::windows::{GRANULE_ORDER, List, Windows};
 
-/// Volumes that an engine can have.
-pub const VOLUMES: usize = 64;
-/// Ranges of pages of one volume that are only copied.
-pub const COPY_RANGES: usize = 8;
 /// Windows that a detach takes back at once; the rest is left to [`Engine::sweep`].
 const DETACH_WINDOWS: u32 = 64;
 
@@ -33,8 +31,10 @@ pub struct Limits {
     pub read_run: u32,
     /// Block reads of one volume at a time.
     pub reads: u32,
-    /// Frames that are never lent, so that copies always go on. At least 1.
+    /// Frames that are never lent, so that copies always go on. At least 1. Half of them can be dirty however much is lent.
     pub reserve: u32,
+    /// Dirty frames in hundredths of the store, at most 90: the rest is there for the cache and the map service.
+    pub dirty: u32,
     /// References that a client may hold.
     pub client_references: u32,
     /// Pages that a client may be permitted.
@@ -54,36 +54,13 @@ impl Default for Limits {
             read_run: 11,
             reads: 32,
             reserve: 32,
+            dirty: 50,
             client_references: 65536,
             client_pages: 65536,
             metadata_pages: 0,
             seed: 0,
         }
     }
-}
-
-/// Whether pages of a volume are lent.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Sharing {
-    /// They are mapped by clients.
-    Map,
-    /// They are only copied.
-    Copy,
-}
-
-/// A set of volumes whose clients may notice each other. A client's volumes are of one group.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub struct GroupId(pub u16);
-
-pub(crate) struct Volume {
-    pub(crate) pages: u32,
-    pub(crate) group: GroupId,
-    pub(crate) sharing: Sharing,
-    pub(crate) retired: bool,
-    /// Block reads under way.
-    pub(crate) reads: u32,
-    /// First and last page of what is only copied.
-    pub(crate) copied: heapless::Vec<(u32, u32), COPY_RANGES>,
 }
 
 /// Why something cannot begin.
@@ -99,6 +76,8 @@ pub enum Refusal {
     NoClient,
     /// The client has a volume of another group already.
     OtherGroup,
+    /// The volume is of a kind that no ring leads to.
+    Private,
     /// No room for another client.
     TooManyClients,
     /// No room for another ring.
@@ -120,8 +99,12 @@ pub struct Engine<'a> {
     free_client: u32,
     /// Requests whose turn it is.
     pub(crate) ready: Queue,
-    /// Requests that need a frame or a free read.
+    /// Requests that need a frame; those that need a free read are with their volume.
     pub(crate) starved: Queue,
+    /// There are frames, and yet nobody who waits for one could go on: too many wait for one page.
+    pub(crate) stalled: bool,
+    /// Reads that the block service wanted and that failed, until it hears of it.
+    pub(crate) failures: Failures,
     /// Frames to be read again alone.
     pub(crate) rereads: u32,
     /// Rings that are being closed.
@@ -150,6 +133,7 @@ impl<'a> Engine<'a> {
             read_ahead: limits.read_ahead.max(1),
             reads: limits.reads.max(1),
             reserve: limits.reserve.max(1),
+            dirty: limits.dirty.min(90),
             ..limits
         };
         let granule = granule(window);
@@ -167,6 +151,8 @@ impl<'a> Engine<'a> {
             free_client: NIL,
             ready: Queue::default(),
             starved: Queue::default(),
+            stalled: false,
+            failures: Failures::default(),
             rereads: NIL,
             closing: NIL,
             stale: List::default(),
@@ -190,35 +176,6 @@ impl<'a> Engine<'a> {
     /// Lets the first `count` rows of the reference table be given out: the grant table has grown so far. Never shrinks.
     pub fn extend_references(&mut self, count: u32) {
         self.windows.extend(count.min(self.store.refs.len()));
-    }
-
-    /// Adds a volume of this many pages.
-    ///
-    /// # Errors
-    /// [`Refusal::TooLong`], [`Refusal::TooManyVolumes`].
-    pub fn add_volume(&mut self, pages: u64, group: GroupId, sharing: Sharing) -> Result<VolumeId, Refusal> {
-        let pages = u32::try_from(pages).ok().filter(|pages| *pages < NIL).ok_or(Refusal::TooLong)?;
-        let id = u16::try_from(self.volumes.len()).map_err(|_| Refusal::TooManyVolumes)?;
-        let volume = Volume { pages, group, sharing, retired: false, reads: 0, copied: heapless::Vec::new() };
-        self.volumes.push(volume).map_err(|_| Refusal::TooManyVolumes)?;
-        Ok(VolumeId(id))
-    }
-
-    /// Pages `first` to `last` of the volume are never lent, only copied. What is lent already stays so.
-    ///
-    /// # Errors
-    /// [`Refusal::NoVolume`], [`Refusal::TooManyVolumes`] where the volume has [`COPY_RANGES`] already.
-    pub fn copy_only(&mut self, volume: VolumeId, first: u64, last: u64) -> Result<(), Refusal> {
-        let volume = self.volumes.get_mut(usize::from(volume.0)).ok_or(Refusal::NoVolume)?;
-        let clip = |page: u64| u32::try_from(page).unwrap_or(NIL);
-        volume.copied.push((clip(first), clip(last))).map_err(|_| Refusal::TooManyVolumes)
-    }
-
-    /// Answers every further request for pages of the volume with `Gone`, and refuses further rings. What is mapped stays.
-    pub fn retire_volume(&mut self, volume: VolumeId) {
-        if let Some(volume) = self.volumes.get_mut(usize::from(volume.0)) {
-            volume.retired = true;
-        }
     }
 
     /// Makes room for a client. The number is the caller's until [`Self::client_state`] says `Free` after a
@@ -262,7 +219,11 @@ impl<'a> Engine<'a> {
 
     fn try_attach(&mut self, client: ClientId, volume: VolumeId) -> Result<RingId, Refusal> {
         let entry = self.volumes.get(usize::from(volume.0)).filter(|volume| !volume.retired);
-        let group = entry.ok_or(Refusal::NoVolume)?.group.0;
+        let entry = entry.ok_or(Refusal::NoVolume)?;
+        let group = entry.group.0;
+        if !entry.sharing.has_rings() {
+            return Err(Refusal::Private);
+        }
         let row = self.clients.at(u32::from(client.0));
         if row.state == ClientState::Free {
             return Err(Refusal::NoClient);

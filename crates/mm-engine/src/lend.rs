@@ -6,6 +6,7 @@ use crate::effect::Grants;
 use crate::engine::Engine;
 use crate::ids::{ClientId, FrameId};
 use crate::stats::Refused;
+use crate::store::Class;
 use crate::table::NIL;
 use crate::windows::{GRANULE_ORDER, Kind, MAX_ORDER, WindowEntry, push, unlink};
 
@@ -179,9 +180,7 @@ impl Engine<'_> {
         if client.permitted >= self.limits.client_pages {
             return Err(Refused::PageQuota);
         }
-        let most =
-            self.store.frames.len().saturating_sub(self.limits.reserve).saturating_sub(self.store.lost);
-        if !self.store.is_permitted(frame) && self.store.permitted >= most {
+        if !self.store.is_permitted(frame) && self.store.permitted >= self.lendable() {
             return Err(Refused::Memory);
         }
         let reference = self.windows.base(window).saturating_add(offset);
@@ -191,6 +190,16 @@ impl Engine<'_> {
         self.clients.at_mut(u32::from(entry.client)).permitted += 1;
         self.counters.permits += 1;
         Ok(())
+    }
+
+    /// Frames that may be lent, with those that are. Dirty ones take from them, but on their way to a
+    /// disk they have half of the reserve first.
+    pub(crate) fn lendable(&self) -> u32 {
+        let store = &self.store;
+        let passing = store.count(Class::Dirty).saturating_sub(store.kept);
+        let passing = passing.saturating_sub(self.limits.reserve / 2);
+        let others = [self.limits.reserve, store.lost, store.kept, passing];
+        store.frames.len().saturating_sub(others.into_iter().fold(0, u32::saturating_add))
     }
 
     /// Clears one entry, unless the client maps it. True where the entry is clear.

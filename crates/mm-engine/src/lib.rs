@@ -22,6 +22,7 @@
 )]
 
 mod answer;
+mod cache;
 mod effect;
 mod engine;
 mod figures;
@@ -41,10 +42,13 @@ mod sweep;
 mod table;
 #[cfg(test)]
 mod tests;
+mod turns;
+mod volumes;
 mod windows;
 
+pub use cache::{FillError, Forgot, Wanted};
 pub use effect::{Copied, Copy, EFFECTS, Effect, Effects, Grants, InUse, READ_RUN, Read};
-pub use engine::{COPY_RANGES, Engine, GroupId, Limits, Refusal, Sharing, VOLUMES};
+pub use engine::{Engine, Limits, Refusal};
 pub use ids::{ClientId, FrameId, Reference, RequestId, RingId, VolumeId};
 pub use links::RefEntry;
 pub use reads::ReadFailed;
@@ -56,4 +60,5 @@ pub use stats::{
     Refusals, Refused,
 };
 pub use store::{Class, FrameEntry};
+pub use volumes::{COPY_RANGES, GroupId, Sharing, VOLUMES};
 pub use windows::WindowEntry;

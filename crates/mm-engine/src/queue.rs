@@ -21,6 +21,11 @@ impl Queue {
         self.head == NIL
     }
 
+    /// Whether this request is the last one.
+    pub(crate) fn ends_with(&self, request: u32) -> bool {
+        self.tail == request
+    }
+
     #[cfg(test)]
     pub(crate) fn head(&self) -> u32 {
         self.head

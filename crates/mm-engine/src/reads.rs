@@ -5,7 +5,7 @@ use crate::engine::Engine;
 use crate::ids::{FrameId, VolumeId};
 use crate::rings::{Ask, SLOTS};
 use crate::serve::{Bug, STEP};
-use crate::store::State;
+use crate::store::{FORGOTTEN, State, WANTED};
 use crate::table::NIL;
 use crate::windows::GRANULE_ORDER;
 
@@ -16,16 +16,19 @@ const _: () = assert!(RUNS as usize + 4 <= STEP);
 impl Engine<'_> {
     /// The page of a request is not in memory: reads it, with what may be wanted next.
     pub(crate) fn fetch<G: Grants>(&mut self, request: u32, turn: bool, grants: &mut G, out: &mut Effects) {
-        // Who came earlier goes first.
-        if !turn && !self.starved.is_empty() {
-            return self.starve(request);
-        }
         let (page, ask) = (self.requests.at(request).page, self.requests.at(request).ask);
         let row = *self.rings.at(request / SLOTS);
-        let Some((pages, reads)) = self.volume(row.volume).map(|volume| (volume.pages, volume.reads)) else {
+        let Some(volume) = self.volumes.get_mut(usize::from(row.volume)) else {
             return self.starve(request);
         };
-        if reads >= self.limits.reads {
+        let pages = volume.pages;
+        // Who came earlier goes first.
+        let early = !turn && !volume.parked.is_empty();
+        if early || !volume.has_read(self.limits.reads) {
+            self.counters.starved += 1;
+            return volume.parked.push(&mut self.requests, request);
+        }
+        if !turn && !self.starved.is_empty() {
             return self.starve(request);
         }
         let Some(frame) = self.take(grants) else {
@@ -58,7 +61,14 @@ impl Engine<'_> {
 
     /// Reads what of `page..end` is missing. The frame of the first page may be there already; the others come from what
     /// is to spare.
-    fn read_span(&mut self, volume: u16, page: u32, end: u32, mut first: Option<u32>, out: &mut Effects) {
+    pub(crate) fn read_span(
+        &mut self,
+        volume: u16,
+        page: u32,
+        end: u32,
+        mut first: Option<u32>,
+        out: &mut Effects,
+    ) {
         let mut runs = 0;
         let mut run = Read { volume: VolumeId(volume), page: u64::from(page), frames: heapless::Vec::new() };
         for page in page..end {
@@ -115,7 +125,7 @@ impl Engine<'_> {
     }
 
     /// A frame for what somebody waits for.
-    fn take<G: Grants>(&mut self, grants: &mut G) -> Option<u32> {
+    pub(crate) fn take<G: Grants>(&mut self, grants: &mut G) -> Option<u32> {
         if self.store.available() == 0 {
             self.reclaim(grants);
         }
@@ -137,7 +147,8 @@ impl Engine<'_> {
         self.end(read)?;
         self.counters.read_errors += u64::from(outcome.is_err());
         for frame in &read.frames {
-            let waited_for = self.store.frames.at(frame.0).holds > 0;
+            let row = self.store.frames.at(frame.0);
+            let waited_for = row.holds > 0 || row.flags & (WANTED | FORGOTTEN) == WANTED;
             let last = match outcome {
                 Ok(()) => self.store.end_read(frame.0),
                 Err(ReadFailed) if waited_for && read.frames.len() > 1 => {
@@ -145,7 +156,7 @@ impl Engine<'_> {
                     self.rereads = frame.0;
                     continue;
                 }
-                Err(ReadFailed) => self.store.fail_read(frame.0),
+                Err(ReadFailed) => self.fail(frame.0),
             };
             self.ready.append(&mut self.requests, last);
         }
@@ -162,10 +173,19 @@ impl Engine<'_> {
         self.counters.read_errors += 1;
         for frame in &read.frames {
             self.store.lose(frame.0);
-            let last = self.store.fail_read(frame.0);
+            let last = self.fail(frame.0);
             self.ready.append(&mut self.requests, last);
         }
         Ok(())
+    }
+
+    /// A frame could not be read. Gives the last waiting request.
+    fn fail(&mut self, frame: u32) -> u32 {
+        let row = self.store.frames.at(frame);
+        if row.flags & (WANTED | FORGOTTEN) == WANTED {
+            self.failures.note(row.volume, row.page);
+        }
+        self.store.fail_read(frame)
     }
 
     /// A read is no longer under way.
@@ -182,6 +202,7 @@ impl Engine<'_> {
         if let Some(volume) = self.volumes.get_mut(usize::from(volume)) {
             volume.reads = volume.reads.saturating_sub(1);
         }
+        self.stalled = false;
         Ok(())
     }
 

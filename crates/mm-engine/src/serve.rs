@@ -3,13 +3,14 @@
 use mm_proto::{DecodeError, RING_SLOTS, Request, RequestBody, Response, Status, VERSION, VERSION_MIN};
 
 use crate::effect::{Effect, Effects, Grants};
-use crate::engine::{Engine, Sharing};
+use crate::engine::Engine;
 use crate::ids::RingId;
 use crate::queue::join;
 use crate::rings::{Ask, RequestEntry, RingState, SLOTS};
 use crate::stats::{ClientReport, FaultResult, Refused};
 use crate::store::State;
 use crate::table::NIL;
+use crate::volumes::Sharing;
 
 /// Room that must be left before something is begun: what one step gives at most.
 pub(crate) const STEP: usize = 16;
@@ -216,7 +217,10 @@ impl Engine<'_> {
         };
         match self.store.frames.at(frame).state {
             State::Resident => {}
-            State::Failed => return self.refuse(request, Status::ReadError, FaultResult::ReadError, out),
+            // No ring leads to a volume that has dirty pages.
+            State::Failed | State::Dirty => {
+                return self.refuse(request, Status::ReadError, FaultResult::ReadError, out);
+            }
             State::Reading | State::Free => return self.wait(request, frame),
         }
         self.store.touch(frame);
@@ -238,7 +242,7 @@ impl Engine<'_> {
         row.missed = true;
     }
 
-    /// Waits for a frame, or for a block read to end.
+    /// Waits for a frame.
     pub(crate) fn starve(&mut self, request: u32) {
         self.counters.starved += 1;
         self.starved.push(&mut self.requests, request);
@@ -298,40 +302,7 @@ impl Engine<'_> {
                 None => break,
             }
         }
-        // Where lost frames have used up the reserve and everything else is lent, nothing that ends will make room: an error is
-        // better than a wait for a client to let go of something.
-        while self.store.permitted.saturating_add(self.store.lost) >= self.store.frames.len()
-            && !self.starved.is_empty()
-            && out.room() >= STEP
-            && !self.reclaim(grants)
-        {
-            let Some(request) = self.starved.pop(&mut self.requests) else { break };
-            if self.rings.at(request / SLOTS).state == RingState::Open {
-                self.press(request / SLOTS, Refused::Memory, grants, out);
-                self.refuse(request, Status::ReadError, FaultResult::ReadError, out);
-            } else {
-                self.drop_request(request);
-            }
-        }
-        // A starved request that cannot go on yet goes to the end of its queue; the others are not held up by it.
-        for _ in 0..STEP {
-            if out.room() < STEP || self.store.available() == 0 {
-                break;
-            }
-            let Some(request) = self.starved.pop(&mut self.requests) else { break };
-            self.serve(request, true, grants, out);
-        }
-        !self.ready.is_empty()
-    }
-
-    /// A volume that is not retired.
-    pub(crate) fn volume(&self, volume: u16) -> Option<&crate::engine::Volume> {
-        self.volumes.get(usize::from(volume)).filter(|volume| !volume.retired)
-    }
-
-    /// Whether this page of the volume is only copied.
-    pub(crate) fn is_copy_only(&self, volume: u16, page: u32) -> bool {
-        self.volume(volume)
-            .is_some_and(|volume| volume.copied.iter().any(|(first, last)| (*first..=*last).contains(&page)))
+        let went_on = self.unpark(grants, out) | self.feed(grants, out);
+        went_on || !self.ready.is_empty()
     }
 }

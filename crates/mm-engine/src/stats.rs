@@ -164,8 +164,16 @@ pub struct Counters {
     pub pages_ahead: u64,
     /// Block reads that failed.
     pub read_errors: u64,
-    /// Requests that had to wait for a frame.
+    /// Requests that had to wait for a frame, or for a free read.
     pub starved: u64,
+    /// Pages that the block service found in memory.
+    pub hits: u64,
+    /// Pages that it had to wait for.
+    pub misses: u64,
+    /// Frames that it took to write to.
+    pub fills: u64,
+    /// Times that it was told that there is no room.
+    pub no_room: u64,
     /// Requests that broke the protocol; each closed its ring.
     pub client_faults: u64,
     /// Rings attached.

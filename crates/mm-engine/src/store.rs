@@ -1,6 +1,6 @@
 //! The page store: which frame holds which page of which volume, and which grant entries permit it.
 //!
-//! A frame is `Free`, `Reading` (a block read writes to it) or `Resident`. A resident frame that no entry permits and no
+//! A frame is `Free`, `Reading` (a block read writes to it), `Dirty` (its owner writes to it) or `Resident`. A resident frame that no entry permits and no
 //! request holds is on the *idle* list, the only place from which frames are taken again: so a frame that a client can
 //! map is never written to. An entry that permits a frame is on that frame's list, by its reference.
 
@@ -16,6 +16,8 @@ pub(crate) enum State {
     Resident,
     /// The read failed; free as soon as everybody who waited has heard.
     Failed,
+    /// Its owner writes to it: neither lent nor evicted.
+    Dirty,
 }
 
 /// What a page of M1's memory is used for: the closed set that metrics show, `metadata` apart.
@@ -84,6 +86,10 @@ pub(crate) const PERMITTED: u8 = 4;
 pub(crate) const SEEN_LIVE: u8 = 8;
 /// Somebody may still write to it, for ever.
 const LOST: u8 = 16;
+/// Not to be kept once nothing needs it.
+pub(crate) const FORGOTTEN: u8 = 32;
+/// Read because the block service wants it, which has not seen it yet.
+pub(crate) const WANTED: u8 = 64;
 
 /// Frames, their hash, and the lists of references.
 pub(crate) struct Store<'a> {
@@ -102,6 +108,8 @@ pub(crate) struct Store<'a> {
     pub(crate) reading: u32,
     /// Frames that will never be free again.
     pub(crate) lost: u32,
+    /// Dirty frames of volumes that are only in memory.
+    pub(crate) kept: u32,
     counts: [u32; 6],
 }
 
@@ -125,6 +133,7 @@ impl<'a> Store<'a> {
             permitted: 0,
             reading: 0,
             lost: 0,
+            kept: 0,
             counts: [0; 6],
         };
         for bucket in 0..store.buckets.len() {
@@ -209,25 +218,24 @@ impl<'a> Store<'a> {
             return None;
         }
         self.idle_remove(frame);
-        self.forget(frame);
+        self.unname(frame);
         Some((frame, true))
     }
 
     /// A taken frame is about to be read into, for this page.
     pub(crate) fn begin_read(&mut self, frame: u32, volume: u16, page: u32) {
-        let bucket = self.bucket(volume, page);
-        let chain = *self.buckets.at(bucket);
-        *self.buckets.at_mut(bucket) = frame;
-        *self.frames.at_mut(frame) = FrameEntry {
-            page,
-            chain,
-            volume,
-            state: State::Reading,
-            class: self.frames.at(frame).class,
-            ..FrameEntry::default()
-        };
+        self.name(frame, volume, page, State::Reading);
         self.set_class(frame, Class::Clean);
         self.reading = self.reading.saturating_add(1);
+    }
+
+    /// From now on the taken frame is found by this page.
+    pub(crate) fn name(&mut self, frame: u32, volume: u16, page: u32, state: State) {
+        let bucket = self.bucket(volume, page);
+        let chain = core::mem::replace(self.buckets.at_mut(bucket), frame);
+        let class = self.frames.at(frame).class;
+        *self.frames.at_mut(frame) =
+            FrameEntry { page, chain, volume, state, class, ..FrameEntry::default() };
     }
 
     /// The read is done and good. Gives the last waiting request.
@@ -251,7 +259,7 @@ impl<'a> Store<'a> {
     /// The read failed: the frame is free once nobody holds it. Gives the last waiting request.
     pub(crate) fn fail_read(&mut self, frame: u32) -> u32 {
         self.reading = self.reading.saturating_sub(1);
-        self.forget(frame);
+        self.unname(frame);
         let row = self.frames.at_mut(frame);
         let waiting = core::mem::replace(&mut row.first, NIL);
         row.state = State::Failed;
@@ -259,8 +267,8 @@ impl<'a> Store<'a> {
         waiting
     }
 
-    /// Takes the frame out of its hash bucket.
-    fn forget(&mut self, frame: u32) {
+    /// Takes the frame out of its hash bucket, if it is there: it is no longer found by its page.
+    pub(crate) fn unname(&mut self, frame: u32) {
         let row = *self.frames.at(frame);
         let bucket = self.bucket(row.volume, row.page);
         let mut at = *self.buckets.at(bucket);
@@ -322,15 +330,23 @@ impl<'a> Store<'a> {
             return;
         }
         match row.state {
-            State::Resident if row.flags & (PERMITTED | IDLE) == 0 => self.idle_push(frame),
-            State::Failed if row.flags & LOST == 0 => {
-                *self.frames.at_mut(frame) =
-                    FrameEntry { chain: self.free, class: row.class, ..FrameEntry::default() };
-                self.free = frame;
-                self.set_class(frame, Class::Free);
+            State::Resident if row.flags & (PERMITTED | IDLE) != 0 => {}
+            State::Resident if row.flags & FORGOTTEN == 0 => self.idle_push(frame),
+            State::Resident => {
+                self.unname(frame);
+                self.set_free(frame);
             }
+            State::Failed if row.flags & LOST == 0 => self.set_free(frame),
             _ => {}
         }
+    }
+
+    /// A frame that is found by no page, and that nothing needs, is free.
+    pub(crate) fn set_free(&mut self, frame: u32) {
+        let class = self.frames.at(frame).class;
+        *self.frames.at_mut(frame) = FrameEntry { chain: self.free, class, ..FrameEntry::default() };
+        self.free = frame;
+        self.set_class(frame, Class::Free);
     }
 }
 

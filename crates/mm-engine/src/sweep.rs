@@ -7,8 +7,14 @@ use crate::table::NIL;
 
 impl Engine<'_> {
     /// Goes on with what detached rings left behind, looks at up to `budget` stale windows again, and keeps some frames at
-    /// hand. True as long as there is more to do at once; stale windows alone are worth a look now and then.
+    /// hand. True as long as there is more to do at once, here or in [`Self::advance`]; stale windows alone are worth a look now
+    /// and then. Once each turn of the caller's.
     pub fn sweep<G: Grants>(&mut self, budget: u32, grants: &mut G) -> bool {
+        self.failures.next_turn();
+        let mut more = false;
+        for volume in &mut self.volumes {
+            more |= volume.end_turn();
+        }
         self.close_rings(budget, grants);
         // The list goes round: what is still mapped becomes its newest.
         let last = self.stale.newest;
@@ -25,7 +31,7 @@ impl Engine<'_> {
         if self.store.available() <= self.limits.reserve {
             self.reclaim(grants);
         }
-        self.closing != NIL && !self.only_awaited()
+        more || self.can_go_on() || self.closing != NIL && !self.only_awaited()
     }
 
     /// Takes back up to `budget` windows of rings that are closing.

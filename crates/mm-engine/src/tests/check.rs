@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::world::World;
 use crate::rings::{RingState, SLOTS};
-use crate::store::{Class, State};
+use crate::store::{Class, FORGOTTEN, State};
 use crate::table::NIL;
 use crate::windows::{Kind, List};
 
@@ -110,7 +110,15 @@ impl World {
                 State::Reading => {
                     reading += 1;
                     assert!(!engine.store.is_permitted(frame), "a frame is lent while it is read");
+                    let found = engine.store.find(row.volume, row.page) == Some(frame);
+                    assert!(found || row.flags & FORGOTTEN != 0);
+                }
+                State::Dirty => {
+                    assert_eq!((row.class, row.holds), (Class::Dirty, 0));
                     assert_eq!(engine.store.find(row.volume, row.page), Some(frame));
+                    assert!(!engine.store.is_permitted(frame), "a frame is lent while it is written");
+                    let (dirty, bytes) = self.blocks.dirty[&(row.volume, u64::from(row.page))];
+                    assert_eq!((dirty.0, bytes), (frame, self.frames[frame as usize]));
                 }
                 State::Failed => {
                     assert!(row.holds > 0 || self.lost.contains(&frame));
@@ -118,7 +126,8 @@ impl World {
                 }
                 State::Resident => {
                     assert_eq!(engine.store.find(row.volume, row.page), Some(frame));
-                    let wanted = super::world::bytes(crate::VolumeId(row.volume), u64::from(row.page));
+                    let wanted = self.expected(crate::VolumeId(row.volume), u64::from(row.page));
+                    assert!(row.flags & FORGOTTEN == 0 || row.holds > 0 || engine.store.is_permitted(frame));
                     assert_eq!(self.frames[frame as usize], wanted);
                     permitted += u32::from(engine.store.is_permitted(frame));
                     idle += u32::from(!engine.store.is_permitted(frame) && row.holds == 0);
@@ -143,6 +152,10 @@ impl World {
         let lost = u32::try_from(self.lost.len()).unwrap();
         assert!(permitted <= self.shape.frames - self.shape.limits.reserve);
         assert_eq!(engine.store.lost, lost);
+        let dirty = engine.store.count(Class::Dirty);
+        assert_eq!(dirty as usize, self.blocks.dirty.len());
+        let passing = (dirty - engine.store.kept).saturating_sub(self.shape.limits.reserve / 2);
+        assert!(permitted + engine.store.kept + passing <= self.shape.frames - self.shape.limits.reserve);
         use Class::{Clean, Dirty, Free, Frozen, Shared, StalePinned};
         let counts = [Free, Clean, Shared, Frozen, Dirty, StalePinned].map(|class| engine.store.count(class));
         assert_eq!(classes, counts);
@@ -152,7 +165,8 @@ impl World {
     fn check_requests(&self) {
         let engine = &self.engine;
         let mut places: BTreeMap<u32, u32> = BTreeMap::new();
-        for queue in [engine.ready, engine.starved] {
+        let parked = engine.volumes.iter().map(|volume| volume.parked);
+        for queue in [engine.ready, engine.starved].into_iter().chain(parked) {
             let mut at = queue.head();
             while at != NIL {
                 *places.entry(at).or_default() += 1;
@@ -195,6 +209,7 @@ impl World {
     /// Ends everything, and finds that nothing is left of anybody.
     pub(super) fn end(&mut self) {
         self.settle();
+        self.end_blocks();
         while !self.peers.is_empty() {
             self.disconnect(0);
         }

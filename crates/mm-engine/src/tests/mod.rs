@@ -1,12 +1,19 @@
 //! The engine against a world of clients, a grant table as Xen has it, and frames that carry bytes.
 
+mod blocks;
+mod cache;
 mod check;
 mod clients;
+mod disks;
 mod grants;
 mod hostile;
+mod limits;
+mod lives;
 mod model;
 mod plain;
+mod requests;
 mod simulation;
+mod turns;
 mod world;
 
 /// So many cases, or as many as `PROPTEST_CASES` says.

@@ -2,6 +2,7 @@
 
 use proptest::prelude::*;
 
+use super::blocks::{Deed, deed};
 use super::world::{Shape, World};
 use crate::{Copied, Limits, Sharing};
 
@@ -21,6 +22,7 @@ pub(super) enum Step {
     EndCopy { good: bool },
     Bad { volume: u8, page: u16 },
     LoseRead,
+    Block(Deed),
     Disconnect { peer: u8 },
     Bury { ghost: u8 },
     Sweep { budget: u8 },
@@ -44,6 +46,7 @@ pub(super) fn step() -> impl Strategy<Value = Step> {
         10 => any::<u8>().prop_map(|which| Step::EndRead { which }),
         4 => any::<bool>().prop_map(|good| Step::EndCopy { good }),
         1 => Just(Step::LoseRead),
+        14 => deed().prop_map(Step::Block),
         1 => (any::<u8>(), page).prop_map(|(volume, page)| Step::Bad { volume, page }),
         1 => p.prop_map(|peer| Step::Disconnect { peer }),
         1 => any::<u8>().prop_map(|ghost| Step::Bury { ghost }),
@@ -55,7 +58,16 @@ pub(super) fn step() -> impl Strategy<Value = Step> {
 
 pub(super) fn shape() -> impl Strategy<Value = Shape> {
     let windows = prop_oneof![Just(1u32), Just(4), Just(16), Just(64), Just(512)];
-    (10u32..80, 16u32..700, windows, 1u32..6, 1u32..5, (1u32..17, 1u32..40), (16u32..300, 8u32..100))
+    (
+        10u32..80,
+        16u32..700,
+        windows,
+        1u32..6,
+        1u32..5,
+        (1u32..17, 1u32..40),
+        (16u32..300, 8u32..100),
+        0u32..100,
+    )
         .prop_map(
             |(
                 frames,
@@ -65,6 +77,7 @@ pub(super) fn shape() -> impl Strategy<Value = Shape> {
                 reads,
                 (read_run, read_ahead),
                 (client_references, client_pages),
+                dirty,
             )| Shape {
                 frames,
                 references,
@@ -76,6 +89,7 @@ pub(super) fn shape() -> impl Strategy<Value = Shape> {
                     read_run,
                     reads,
                     reserve,
+                    dirty,
                     client_references,
                     client_pages,
                     metadata_pages: 77,
@@ -87,8 +101,15 @@ pub(super) fn shape() -> impl Strategy<Value = Shape> {
 }
 
 /// Volumes of every world: two of one group, one of another, and one of the first that is only copied.
-pub(super) const VOLUMES: [(u64, u16, Sharing); 4] =
-    [(300, 1, Sharing::Map), (37, 1, Sharing::Map), (600, 2, Sharing::Map), (50, 1, Sharing::Copy)];
+/// And two that no ring leads to, one of them without a disk.
+pub(super) const VOLUMES: [(u64, u16, Sharing); 6] = [
+    (300, 1, Sharing::Map),
+    (37, 1, Sharing::Map),
+    (600, 2, Sharing::Map),
+    (50, 1, Sharing::Copy),
+    (80, 1, Sharing::Private),
+    (30, 1, Sharing::Memory),
+];
 
 pub(super) struct Run {
     pub(super) world: World,
@@ -197,9 +218,10 @@ impl Run {
             Step::LoseRead if self.world.lost.len() < 8 => self.world.lose_read(),
             Step::LoseRead => {}
             Step::Bad { volume, page } => {
-                let volume = volume % 4;
+                let volume = volume % 5;
                 self.world.bad.insert((u16::from(volume), u64::from(page) % VOLUMES[usize::from(volume)].0));
             }
+            Step::Block(deed) => self.world.block(deed),
             Step::Disconnect { peer } => {
                 if let Some(peer) = usize::from(peer).checked_rem(peers) {
                     self.world.disconnect(peer);
@@ -233,7 +255,8 @@ proptest! {
             run.world.verify();
             run.world.check();
         }
-        // Nobody waits for ever.
+        // Nobody waits for ever, as long as what is written to disks gets there.
+        run.world.end_dirty();
         run.world.settle();
         run.world.settle();
         for ring in run.world.peers.iter().flat_map(|peer| &peer.rings) {

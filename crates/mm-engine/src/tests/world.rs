@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use mm_client::{MapClient, Settings, Window};
 use mm_proto::{Request, Response};
 
+use super::blocks::Blocks;
 use super::grants::{Entry, GrantTable};
 use crate::*;
 
@@ -122,8 +123,9 @@ pub(super) struct World {
     pub(super) lost: BTreeSet<u32>,
     pub(super) now: u64,
     pub(super) shape: Shape,
+    pub(super) blocks: Blocks,
     places: BTreeMap<u16, (usize, usize)>,
-    out: Effects,
+    pub(super) out: Effects,
 }
 
 pub(super) fn rows<T: Default + Clone>(count: usize) -> &'static mut [T] {
@@ -165,6 +167,7 @@ impl World {
             lost: BTreeSet::new(),
             now: 1000,
             shape,
+            blocks: Blocks::default(),
             places: BTreeMap::new(),
             out: Effects::new(),
         }
@@ -195,7 +198,7 @@ impl World {
     }
 
     /// What the caller of the engine does with effects.
-    fn perform(&mut self) {
+    pub(super) fn perform(&mut self) {
         let out = std::mem::take(&mut self.out);
         for effect in out.iter() {
             match effect.clone() {
@@ -210,8 +213,11 @@ impl World {
                 }
                 Effect::Read(read) => {
                     // From now on the disk may write there.
-                    for frame in &read.frames {
+                    for (page, frame) in (read.page..).zip(&read.frames) {
                         self.frames[frame.0 as usize] = GARBAGE;
+                        // A disk may give what was there when it was asked.
+                        let asked = self.expected(read.volume, page);
+                        self.blocks.asked.insert(frame.0, asked);
                     }
                     self.reads.push(read);
                 }
@@ -265,34 +271,6 @@ impl World {
         }
     }
 
-    /// A block read ends.
-    pub(super) fn end_read(&mut self, which: usize) {
-        if self.reads.is_empty() {
-            return;
-        }
-        let read = self.reads.swap_remove(which % self.reads.len());
-        let pages = read.page..read.page + read.frames.len() as u64;
-        let outcome =
-            if self.bad.iter().any(|(volume, page)| *volume == read.volume.0 && pages.contains(page)) {
-                Err(ReadFailed)
-            } else {
-                for (page, frame) in pages.zip(&read.frames) {
-                    self.frames[frame.0 as usize] = bytes(read.volume, page);
-                }
-                Ok(())
-            };
-        self.engine.read_done(&read, outcome).unwrap();
-        self.advance();
-    }
-
-    /// A block read never ends.
-    pub(super) fn lose_read(&mut self) {
-        let Some(read) = self.reads.pop() else { return };
-        self.lost.extend(read.frames.iter().map(|frame| frame.0));
-        self.engine.read_lost(&read).unwrap();
-        self.advance();
-    }
-
     /// A copy is made; where `reference` is bad, Xen refuses.
     pub(super) fn end_copy(&mut self, copied: Copied) {
         let Some(copy) = self.copies.pop_front() else { return };
@@ -332,6 +310,10 @@ impl World {
                     }
                     self.obey(peer, ring);
                 }
+            }
+            // A turn of the caller's ends.
+            for volume in &mut self.engine.volumes {
+                busy |= volume.end_turn();
             }
             if !busy && self.reads.is_empty() && self.copies.is_empty() {
                 return;
