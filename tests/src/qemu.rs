@@ -29,7 +29,7 @@ pub(crate) struct Forward {
 }
 
 /// The emulated processor. With SMAP, Linux crashes as a PV dom0 (QEMU 7.2 reads the stack of an `iretq` as the
-/// supervisor). Without SVM, Xen offers no HVM that could not run here anyway.
+/// supervisor). SVM is for PVH guests, which nothing here starts yet; without it Xen has one path less through emulation.
 const PROCESSOR: &str = "max,-smap,-svm";
 
 /// What executes the machine's instructions.
