@@ -1,7 +1,7 @@
 //! Clients come and go: what dom0 says about their devices, and what M1 does about it.
 
 use mm_engine::{ClientId, ClientState, Refusal};
-use xen_drivers::vbdback::{DeviceId, Event, Info};
+use xen_drivers::vbdback::{DeviceId, Event, Info, MapOffer};
 use xen_sys::DomId;
 
 use crate::m1::M1;
@@ -18,6 +18,8 @@ impl M1 {
             let Some(event) = self.backend.next_event() else { break };
             match event {
                 Event::Offered { device, info } => self.decide(device, &info),
+                // No disk is offered, so nobody is asked for a ring.
+                Event::BlockRing { .. } => {}
                 Event::Connected(device) => {
                     if let Some(connected) = self.devices.get_mut(device.index()) {
                         log::info!(
@@ -106,7 +108,7 @@ impl M1 {
             return Err(Some(reason));
         }
         if let Some((ring, port, info)) = self.devices.published(device.index()) {
-            self.backend.accept(device, ring, port, info);
+            self.backend.accept(device, Some(MapOffer { ring, port, info_page: info }), None);
         }
         Ok(())
     }

@@ -99,6 +99,14 @@ impl Platform {
         Ok(port)
     }
 
+    /// A port of ours at the other end of `port`, which `dom` has made for us, ready for events.
+    pub(crate) fn bind_port(&self, dom: DomId, port: Port) -> Result<Port, Errno> {
+        let ours = self.hypervisor.evtchn_bind_interdomain(dom, port)?;
+        self.events.clear(ours);
+        self.events.unmask(ours);
+        Ok(ours)
+    }
+
     pub(crate) fn close_port(&self, port: Port) {
         self.events.mask(port);
         if let Err(error) = self.hypervisor.evtchn_close(port) {

@@ -20,6 +20,13 @@ impl<const N: usize> Text<N> {
         Some(text)
     }
 
+    /// As much of `text` as fits.
+    #[must_use]
+    pub fn cut(text: &str) -> Self {
+        let end = (0..=text.len().min(N)).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
+        Self::new(&text.as_bytes()[..end]).unwrap_or(Self::EMPTY)
+    }
+
     /// The text.
     #[must_use]
     pub fn as_str(&self) -> &str {

@@ -16,6 +16,7 @@ macro_rules! layout {
     };
 }
 
+pub mod blkif;
 mod errno;
 pub mod event;
 pub mod grant;

@@ -2,7 +2,7 @@
 
 use crate::XenbusState as S;
 
-/// What the backend's owner does now. After each but `Nothing` the machine takes it for done.
+/// What the backend's owner does now. After each but `Nothing` and `Connect` the machine takes it for done.
 #[must_use]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum BackendStep {
@@ -10,7 +10,8 @@ pub enum BackendStep {
     Nothing,
     /// Decide: then [`Backend::offered`] when the nodes and state 2 are written, or [`Backend::refused`].
     Decide,
-    /// The frontend has published its details: use them, write state 4.
+    /// The frontend has published its details: use them, write state 4, then call [`Backend::connected`]; or
+    /// [`Backend::abandon`]. Said again with each observation until then.
     Connect,
     /// Stop serving and take everything back; write state 5 first if `announce`. Then call [`Backend::released`].
     Release {
@@ -32,6 +33,8 @@ enum Phase {
     Refused,
     /// Our state says 2.
     Offered,
+    /// Our state says 2, the frontend's 3 or 4.
+    Connecting,
     /// Our state says 4.
     Connected,
     /// The owner is taking things back.
@@ -76,7 +79,7 @@ impl Backend {
     /// Whether the owner holds something for this device: rings, ports, grants.
     #[must_use]
     pub fn holds(&self) -> bool {
-        matches!(self.phase, Phase::Offered | Phase::Connected | Phase::Releasing)
+        matches!(self.phase, Phase::Offered | Phase::Connecting | Phase::Connected | Phase::Releasing)
     }
 
     /// Whether our state node says something other than 1, if it is still the one that we wrote.
@@ -102,7 +105,7 @@ impl Backend {
         let (phase, step) = match (self.phase, seen) {
             (phase @ (Phase::Deciding | Phase::Releasing), _) => (phase, BackendStep::Nothing),
 
-            (Phase::Offered | Phase::Connected, Observed { present: false, .. }) => {
+            (Phase::Offered | Phase::Connecting | Phase::Connected, Observed { present: false, .. }) => {
                 (Phase::Releasing, BackendStep::Release { announce: false })
             }
             (_, Observed { present: false, .. }) => (Phase::Removed, BackendStep::Forget),
@@ -127,19 +130,23 @@ impl Backend {
                 },
             ) => (Phase::Deciding, BackendStep::Decide),
 
-            (Phase::Offered, Observed { frontend: Some(S::Initialised | S::Connected), .. }) => {
-                (Phase::Connected, BackendStep::Connect)
-            }
-            (Phase::Offered | Phase::Connected, Observed { frontend: Some(S::Closing), .. }) => {
-                (Phase::Releasing, BackendStep::Release { announce: true })
-            }
-            (Phase::Offered | Phase::Connected, Observed { frontend: None | Some(S::Closed), .. }) => {
-                (Phase::Releasing, BackendStep::Release { announce: false })
-            }
+            (
+                Phase::Offered | Phase::Connecting,
+                Observed { frontend: Some(S::Initialised | S::Connected), .. },
+            ) => (Phase::Connecting, BackendStep::Connect),
+            (
+                Phase::Offered | Phase::Connecting | Phase::Connected,
+                Observed { frontend: Some(S::Closing), .. },
+            ) => (Phase::Releasing, BackendStep::Release { announce: true }),
+            (
+                Phase::Offered | Phase::Connecting | Phase::Connected,
+                Observed { frontend: None | Some(S::Closed), .. },
+            ) => (Phase::Releasing, BackendStep::Release { announce: false }),
             // It has started again without saying goodbye: a kernel replaced by another.
-            (Phase::Connected, Observed { frontend: Some(S::Initialising | S::InitWait), .. }) => {
-                (Phase::Releasing, BackendStep::Release { announce: false })
-            }
+            (
+                Phase::Connecting | Phase::Connected,
+                Observed { frontend: Some(S::Initialising | S::InitWait), .. },
+            ) => (Phase::Releasing, BackendStep::Release { announce: false }),
 
             (Phase::Released, Observed { frontend: None | Some(S::Closed | S::Initialising), .. }) => {
                 (Phase::Closed, BackendStep::Close)
@@ -160,6 +167,16 @@ impl Backend {
         self.phase = Phase::Offered;
     }
 
+    /// The frontend's details are in use, our state says 4. `false`: it has gone on meanwhile, and nothing changed.
+    #[must_use]
+    pub fn connected(&mut self) -> bool {
+        let connecting = self.phase == Phase::Connecting;
+        if connecting {
+            self.phase = Phase::Connected;
+        }
+        connecting
+    }
+
     /// The device will not be served; our state stays 1.
     pub fn refused(&mut self) {
         self.phase = Phase::Refused;
@@ -169,7 +186,7 @@ impl Backend {
     /// `false`: nothing is held, or it is ending already.
     #[must_use]
     pub fn abandon(&mut self) -> bool {
-        let held = matches!(self.phase, Phase::Offered | Phase::Connected);
+        let held = matches!(self.phase, Phase::Offered | Phase::Connecting | Phase::Connected);
         if held {
             self.phase = Phase::Releasing;
         }

@@ -83,9 +83,17 @@ fn offered() -> Backend {
     machine
 }
 
-fn connected() -> Backend {
+fn connecting() -> Backend {
     let mut machine = offered();
+    assert!(!machine.connected(), "nothing to connect to yet");
     assert_eq!(machine.observe(seen(Some(S::Connected))), B::Connect);
+    machine
+}
+
+fn connected() -> Backend {
+    let mut machine = connecting();
+    assert!(machine.connected());
+    assert!(!machine.connected(), "once");
     machine
 }
 
@@ -127,6 +135,18 @@ fn a_new_device_is_decided_on_when_its_frontend_lives() {
 fn an_offered_device_connects_or_is_released() {
     use B::{Connect as C, Nothing as N};
     assert_eq!(back_steps(offered()), [RELEASE, N, N, N, C, C, ANNOUNCED, RELEASE, N, N]);
+}
+
+#[test]
+fn a_device_that_connects_is_asked_to_until_it_has_or_is_released() {
+    use B::{Connect as C, Nothing as N};
+    assert_eq!(back_steps(connecting()), [RELEASE, N, RELEASE, RELEASE, C, C, ANNOUNCED, RELEASE, N, N]);
+    let offline = Observed { present: true, online: false, frontend: Some(S::Connected) };
+    assert_eq!(connecting().observe(offline), B::Connect, "its frontend goes first");
+    let mut machine = connecting();
+    assert_eq!(machine.observe(seen(Some(S::Closed))), RELEASE);
+    assert!(!machine.connected(), "too late");
+    assert_eq!(machine.observe(seen(Some(S::Connected))), B::Nothing);
 }
 
 #[test]
@@ -194,7 +214,7 @@ fn a_vanished_directory_is_forgotten_after_what_is_held_was_released() {
     for machine in [Backend::new(), refused(), released(), closed()] {
         assert_eq!(machine.clone().observe(gone), B::Forget);
     }
-    for machine in [offered(), connected()] {
+    for machine in [offered(), connecting(), connected()] {
         let mut machine = machine;
         assert!(machine.holds());
         assert_eq!(machine.observe(gone), RELEASE);
@@ -209,6 +229,7 @@ fn only_a_held_device_is_abandoned_and_once() {
     for mut machine in [Backend::new(), refused(), released(), closed()] {
         assert!(!machine.abandon());
     }
+    assert!(connecting().abandon());
     let mut machine = connected();
     assert!(machine.abandon());
     assert!(!machine.abandon());

@@ -52,9 +52,9 @@ pub enum Operation {
 impl Operation {
     fn code(self) -> u8 {
         match self {
-            Self::Read => wire::OP_READ,
-            Self::Write => wire::OP_WRITE,
-            Self::Flush => wire::OP_FLUSH,
+            Self::Read => wire::op::READ,
+            Self::Write => wire::op::WRITE,
+            Self::Flush => wire::op::FLUSH_DISKCACHE,
         }
     }
 }
@@ -338,8 +338,8 @@ impl BlkFront {
             return Err(Fault::WrongOperation(response.operation));
         }
         let outcome = match response.status {
-            wire::RSP_OKAY => Ok(()),
-            wire::RSP_EOPNOTSUPP => Err(Failure::Unsupported),
+            wire::rsp::OKAY => Ok(()),
+            wire::rsp::EOPNOTSUPP => Err(Failure::Unsupported),
             _ => Err(Failure::Disk),
         };
         Ok(Some(slot.finish(self.platform, request.token, outcome)))

@@ -1,20 +1,9 @@
-//! `xen/include/public/io/blkif.h` on x86-64, as ring words.
+//! Requests and responses of `xen/include/public/io/blkif.h` on x86-64, as ring words. A sector has 512 bytes, whatever the disk's
+//! own are (Linux's blkback counts so).
 
-/// Words of a request: 112 bytes.
-pub(crate) const REQ: usize = 28;
-/// Words of a response: 16 bytes.
-pub(crate) const RSP: usize = 4;
-/// BLKIF_MAX_SEGMENTS_PER_REQUEST
-pub(crate) const SEGMENTS: usize = 11;
-/// Sectors of a page. A sector of this protocol has 512 bytes, whatever the disk's own are (Linux's blkback counts so).
-pub(crate) const PAGE_SECTORS: u64 = 8;
-
-pub(crate) const OP_READ: u8 = 0;
-pub(crate) const OP_WRITE: u8 = 1;
-pub(crate) const OP_FLUSH: u8 = 3;
-
-pub(crate) const RSP_OKAY: i16 = 0;
-pub(crate) const RSP_EOPNOTSUPP: i16 = -2;
+pub(crate) use xen_sys::blkif::{
+    MAX_SEGMENTS as SEGMENTS, PAGE_SECTORS, REQUEST_WORDS as REQ, RESPONSE_WORDS as RSP, op, rsp,
+};
 
 /// Segment: reference, first and last sector within its page.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -4,7 +4,7 @@ use xen::{DomId, GrantRef, Port};
 use xenstore::fake::{Flavour, Quota};
 use xenstore::{CallError, Refusal};
 
-use super::world::{M1, World, XVDA};
+use super::world::{M1, World, XVDA, map_offer};
 use crate::Text;
 use crate::vbdback::{Event, Info, REMOVE_AFTER_NS, SETTLE_NS, Unusable};
 use crate::vbdfront::{self, BackendHealth, ConnectError};
@@ -19,7 +19,7 @@ fn a_new_device_is_offered_with_what_dom0_says() {
     let events = world.run();
     let [Event::Offered { device, info }] = events[..] else { panic!("{events:?}") };
     let params = Text::new(b"tmpl+overlay").expect("short");
-    assert_eq!(info, Info { domain: DomId(7), devid: XVDA, params, read_only: true });
+    assert_eq!(info, Info { domain: DomId(7), devid: XVDA, params, read_only: true, discard: true });
     assert_eq!(world.backend.info(device), Some(&info));
     assert_eq!(world.state(7).as_deref(), Some("1"), "until the owner has decided");
 }
@@ -160,7 +160,7 @@ fn a_client_that_closes_and_comes_back_is_offered_again() {
     assert_eq!(world.state(7).as_deref(), Some("6"), "and the directory stays: dom0 wants the device");
     world.client_says(7, "1");
     assert_eq!(world.offered(), device);
-    world.backend.accept(device, GrantRef(101), Port(201), GrantRef(301));
+    world.backend.accept(device, Some(map_offer(101)), None);
     assert_eq!(world.run_long(), []);
     assert_eq!(world.get(7, "map-ring-ref").as_deref(), Some("101"));
     assert_eq!(world.state(7).as_deref(), Some("2"));
@@ -223,7 +223,7 @@ fn a_device_that_is_made_anew_in_the_same_place_is_another() {
     let [Event::Gone(gone), Event::Offered { device, info }] = events[..] else { panic!("{events:?}") };
     assert_eq!((gone, info.params.as_str(), info.read_only), (old, "secret", false));
     assert_ne!(device, old);
-    world.backend.accept(old, GrantRef(1), Port(2), GrantRef(3));
+    world.backend.accept(old, Some(map_offer(1)), None);
     assert_eq!(
         (world.run_long(), world.get(7, "map-port")),
         (vec![], None),

@@ -8,13 +8,18 @@ use xen::{DomId, GrantRef, PageWords, Port};
 use xenstore::fake::{ConnectionId, FakeXenstored, Flavour};
 use xenstore::{Blocking, Connection, Pause};
 
-use crate::vbdback::{DeviceId, Event, Slot, VbdBackend};
+use crate::vbdback::{DeviceId, Event, MapOffer, Slot, VbdBackend};
 
 pub(crate) const M1: u16 = 3;
 pub(crate) const XVDA: u32 = 51712;
 
 pub(crate) fn page() -> &'static PageWords {
     Box::leak(Box::new(PageWords::new()))
+}
+
+/// What M1 lends to those who map: ring, port and info page are `n`, `n` + 100 and `n` + 200.
+pub(crate) fn map_offer(n: u32) -> MapOffer {
+    MapOffer { ring: GrantRef(n), port: Port(n + 100), info_page: GrantRef(n + 200) }
 }
 
 pub(crate) struct World {
@@ -122,7 +127,7 @@ impl World {
     }
 
     pub(crate) fn accept(&mut self, device: DeviceId) {
-        self.backend.accept(device, GrantRef(100), Port(200), GrantRef(300));
+        self.backend.accept(device, Some(map_offer(100)), None);
     }
 
     /// A device up to both sides' state 4.

@@ -5,19 +5,30 @@
 //! states (both xenstoreds deliver from there only what we may read: exactly our frontends). Nothing waits: each device is a
 //! small machine with at most one request outstanding, and at most [`IN_FLIGHT`] are outstanding in all.
 //!
+//! Two kinds of clients come by the same door. A kernel that knows the map protocol publishes no ring: it maps ours. A stock blkfront
+//! publishes its own, of one page or several, in its state 3 or at once in 4.
+//!
 //! The conversation with the owner: [`Event::Offered`] is answered with [`VbdBackend::accept`] or [`VbdBackend::refuse`];
-//! [`Event::Closing`] with [`VbdBackend::closed`] when everything is taken back; [`Event::Gone`] ends the device. The owner may
+//! [`Event::BlockRing`] with [`VbdBackend::block_ready`] or [`VbdBackend::block_failed`]; [`Event::Closing`] with [`VbdBackend::closed`] when everything is taken back; [`Event::Gone`] ends the device. The owner may
 //! end a device itself with [`VbdBackend::abandon`].
 
+mod device;
+mod offer;
+mod owner;
 mod place;
+mod ring_keys;
+mod search;
 mod slot;
 mod strangers;
 
-use xen::{DomId, GrantRef, Port};
-use xenstore::{Client, Message, Refusal, RequestId, SendError, Transaction, path};
+use xen::DomId;
+use xenstore::{Client, Message, RequestId, SendError};
 
-use crate::Text;
+pub use device::{DeviceId, Event, Info, Unusable};
+pub use offer::{BlockFeatures, BlockOffer, MapOffer};
 use place::Place;
+pub use ring_keys::{BadRing, BlockRingInfo};
+use search::Search;
 pub use slot::Slot;
 use strangers::Strangers;
 
@@ -34,111 +45,6 @@ pub const REMOVE_AFTER_NS: u64 = 1_000_000_000;
 
 const BACK_TOKEN: &str = "vbd-backend";
 const FRONT_TOKEN: &str = "vbd-frontends";
-
-/// Names a device. A device that comes back under the same number has another name.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub struct DeviceId {
-    index: u16,
-    generation: u16,
-}
-
-impl DeviceId {
-    /// Its place in the table, for a table of the owner's own.
-    #[must_use]
-    pub fn index(self) -> usize {
-        usize::from(self.index)
-    }
-}
-
-/// What dom0 says about a device.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Info {
-    /// The client, as dom0 named it.
-    pub domain: DomId,
-    /// Number of the virtual device: 51712 is `xvda`.
-    pub devid: u32,
-    /// `target=` of the client's configuration.
-    pub params: Text<128>,
-    /// `access=r`.
-    pub read_only: bool,
-}
-
-/// Why a device is not served, before its owner was asked.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Unusable {
-    /// `frontend-id` is not the directory's client.
-    NotTheClient,
-    /// `frontend` is not the client's directory of that device.
-    NotTheFrontend,
-    /// `params` is not text, or longer than 128 bytes.
-    Params,
-    /// Our nodes could not be written; with [`Refusal::Quota`]: too many disks (raise `quota-maxentity`). The device is closed
-    /// if it was accepted.
-    Xenstore(Refusal),
-}
-
-impl core::fmt::Display for Unusable {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        match self {
-            Self::NotTheClient => f.write_str("frontend-id is not the client whose directory it is"),
-            Self::NotTheFrontend => f.write_str("frontend is not the client's own directory"),
-            Self::Params => f.write_str("target= is longer than 128 bytes, or not text"),
-            Self::Xenstore(refusal) => write!(f, "cannot publish it: {refusal}"),
-        }
-    }
-}
-
-/// What the owner hears.
-#[must_use]
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Event {
-    /// dom0 has made a device: accept or refuse it.
-    Offered {
-        /// Its name from now on.
-        device: DeviceId,
-        /// What it is.
-        info: Info,
-    },
-    /// The client has connected.
-    Connected(DeviceId),
-    /// The client is leaving, has left, or was abandoned: take everything back, then call [`VbdBackend::closed`].
-    Closing(DeviceId),
-    /// The device is gone; its name means nothing any more.
-    Gone(DeviceId),
-    /// A device cannot be served.
-    Unusable {
-        /// Its name.
-        device: DeviceId,
-        /// What is known of it.
-        info: Info,
-        /// Why.
-        why: Unusable,
-    },
-    /// The table is full: this device is not served until another goes.
-    TableFull {
-        /// The client.
-        domain: DomId,
-        /// Its device.
-        devid: u32,
-    },
-}
-
-/// What the search for devices is at.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Search {
-    WatchBackends,
-    WatchFrontends,
-    /// List the clients; the next one behind this number is listed then.
-    Clients {
-        after: Option<u16>,
-    },
-    /// List a client's devices.
-    Devices {
-        client: u16,
-        then: Option<u16>,
-    },
-    Idle,
-}
 
 /// All devices.
 #[derive(Debug)]
@@ -332,11 +238,9 @@ impl<'t> VbdBackend<'t> {
             return None;
         }
         for (index, slot) in self.slots.iter_mut().enumerate() {
-            let Some(pending) = slot.event.take() else { continue };
             let Ok(index) = u16::try_from(index) else { continue };
             let device = DeviceId { index, generation: slot.generation };
-            slot.known = true;
-            let event = pending.named(device, slot.info);
+            let Some((pending, event)) = slot.take_event(device) else { continue };
             match pending {
                 slot::Pending::Gone => {
                     slot.close();
@@ -353,174 +257,4 @@ impl<'t> VbdBackend<'t> {
         self.silent = true;
         None
     }
-
-    /// Publishes what the client maps and binds, and goes to state 2. Only after [`Event::Offered`].
-    pub fn accept(&mut self, device: DeviceId, map_ring: GrantRef, port: Port, info_page: GrantRef) {
-        if let Some(slot) = self.deciding(device) {
-            slot.accept(map_ring, port, info_page);
-        }
-    }
-
-    /// Does not serve the device: it stays in state 1, so that the toolstack gives up after its ten seconds, and `error` in its
-    /// directory says `reason` (at most 64 bytes of it). Only after [`Event::Offered`].
-    pub fn refuse(&mut self, device: DeviceId, reason: &str) {
-        if let Some(slot) = self.deciding(device) {
-            slot.refuse(reason);
-        }
-    }
-
-    /// Everything lent to the client for this device is taken back, and its port is closed. Only after [`Event::Closing`].
-    pub fn closed(&mut self, device: DeviceId) {
-        if let Some(slot) = self.slot(device).filter(|slot| slot.releasing()) {
-            slot.released();
-        }
-    }
-
-    /// Ends a device: state 5 at once, and [`Event::Closing`] if something is held for it.
-    pub fn abandon(&mut self, device: DeviceId) {
-        if let Some(slot) = self.slot(device) {
-            slot.abandon();
-        }
-    }
-
-    /// Looks at every device again, and for new ones; for a timer of some seconds or more. Events should make it superfluous.
-    pub fn recheck(&mut self) {
-        self.mark(Place::All);
-        self.stir();
-    }
-
-    fn stir(&mut self) {
-        (self.quiet, self.silent) = (false, false);
-    }
-
-    fn slot(&mut self, device: DeviceId) -> Option<&mut Slot> {
-        self.stir();
-        let slot = self.slots.get_mut(device.index())?;
-        (slot.used && slot.generation == device.generation).then_some(slot)
-    }
-
-    fn deciding(&mut self, device: DeviceId) -> Option<&mut Slot> {
-        self.slot(device).filter(|slot| slot.deciding())
-    }
-
-    /// Something changed on the backends' side: devices may be new.
-    fn mark(&mut self, place: Place) {
-        self.mark_known(place);
-        match place {
-            Place::All => self.search_again = true,
-            Place::Client(client) => {
-                let queued = self.clients.iter().any(|queued| *queued == client);
-                self.search_again |= !queued && self.clients.push_back(client).is_err();
-            }
-            Place::Device(client, devid) => self.learn(client, devid),
-            Place::Elsewhere => {}
-        }
-    }
-
-    fn mark_known(&mut self, place: Place) {
-        for slot in self.slots.iter_mut().filter(|slot| slot.used) {
-            slot.dirty |= match place {
-                Place::All => true,
-                Place::Client(client) => slot.info.domain.0 == client,
-                Place::Device(client, devid) => slot.info.domain.0 == client && slot.info.devid == devid,
-                Place::Elsewhere => false,
-            };
-        }
-    }
-
-    fn knows(&self, client: u16, devid: u32) -> bool {
-        let same = |slot: &Slot| slot.used && slot.info.domain.0 == client && slot.info.devid == devid;
-        self.slots.iter().any(same)
-    }
-
-    /// A device exists, or did.
-    fn learn(&mut self, client: u16, devid: u32) {
-        self.strangers.introduced(client, devid);
-        if self.knows(client, devid) {
-            return;
-        }
-        match self.slots.iter_mut().find(|slot| !slot.used) {
-            Some(slot) => slot.open(DomId(client), devid),
-            None => {
-                self.left_out = true;
-                if !self.told.iter().any(|told| *told == (client, devid)) {
-                    if self.told.is_full() {
-                        self.told.pop_front();
-                    }
-                    // There is room: one was taken out.
-                    let _ = self.told.push_back((client, devid));
-                    self.full = Some((client, devid));
-                }
-            }
-        }
-    }
-
-    /// Asks the next thing of the search. `Err`: nothing was asked.
-    fn search_on(&mut self, client: &mut Client) -> Result<(), SendError> {
-        if self.search == Search::Idle {
-            self.search = match (self.clients.pop_front(), core::mem::take(&mut self.search_again)) {
-                (Some(client), again) => {
-                    self.search_again = again;
-                    Search::Devices { client, then: None }
-                }
-                (None, true) => Search::Clients { after: None },
-                (None, false) => return Err(SendError::Full),
-            };
-        }
-        let none = Transaction::NONE;
-        let id = match self.search {
-            Search::WatchBackends => client.watch("backend/vbd", BACK_TOKEN),
-            Search::WatchFrontends => client.watch("/local/domain", FRONT_TOKEN),
-            Search::Clients { .. } => client.directory(none, "backend/vbd"),
-            Search::Devices { client: domain, .. } => {
-                let path = path(format_args!("backend/vbd/{domain}")).map_err(|_| SendError::TooLong)?;
-                client.directory(none, &path)
-            }
-            Search::Idle => return Err(SendError::Full),
-        }?;
-        self.searching = Some(id);
-        Ok(())
-    }
-
-    fn found(&mut self, outcome: Result<&[u8], Refusal>) {
-        let names = outcome.unwrap_or_default();
-        self.search = match self.search {
-            Search::WatchBackends => {
-                if let Some(refusal) = not_watched(outcome) {
-                    log::error!("cannot watch for devices: {refusal}");
-                }
-                Search::WatchFrontends
-            }
-            Search::WatchFrontends => {
-                if let Some(refusal) = not_watched(outcome) {
-                    log::error!("cannot watch clients' frontends: {refusal}");
-                }
-                Search::Clients { after: None }
-            }
-            Search::Clients { after } => {
-                let behind = |client: &u16| after.is_none_or(|after| *client > after);
-                match children::<u16>(names).filter(behind).min() {
-                    Some(client) => Search::Devices { client, then: Some(client) },
-                    None => Search::Idle,
-                }
-            }
-            Search::Devices { client, then } => {
-                for devid in children(names) {
-                    self.learn(client, devid);
-                }
-                then.map_or(Search::Idle, |client| Search::Clients { after: Some(client) })
-            }
-            Search::Idle => Search::Idle,
-        };
-    }
-}
-
-/// Why a watch is not set; one that was set before is.
-fn not_watched(outcome: Result<&[u8], Refusal>) -> Option<Refusal> {
-    outcome.err().filter(|refusal| *refusal != Refusal::Exists)
-}
-
-/// Numbers among the names in a directory listing.
-fn children<T: core::str::FromStr>(listing: &[u8]) -> impl Iterator<Item = T> {
-    listing.split(|b| *b == 0).filter_map(xenstore::number)
 }

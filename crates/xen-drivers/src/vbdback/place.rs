@@ -1,5 +1,7 @@
 //! Which device a path is about.
 
+use super::offer::KEYS;
+
 /// What changed, as far as a watch event's path says.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Place {
@@ -12,9 +14,6 @@ pub(super) enum Place {
     /// Not ours.
     Elsewhere,
 }
-
-/// Nodes that only we write: no news.
-const OWN: [&str; 4] = ["map-ring-ref", "map-port", "info-ref", "error"];
 
 /// A path of the watch on `backend/vbd`, which is relative to our home.
 pub(super) fn of_backend(path: &str) -> Place {
@@ -29,7 +28,8 @@ fn below_backend(rest: &str) -> Place {
     let mut parts = rest.split('/');
     match (parts.next().and_then(number), parts.next(), parts.next()) {
         (Some(client), None, None) => Place::Client(client),
-        (Some(_), Some(_), Some(key)) if OWN.contains(&key) => Place::Elsewhere,
+        // Nodes that only we write: no news.
+        (Some(_), Some(_), Some(key)) if KEYS.contains(&key) => Place::Elsewhere,
         (Some(client), Some(devid), _) => {
             number(devid).map_or(Place::Elsewhere, |devid| Place::Device(client, devid))
         }
