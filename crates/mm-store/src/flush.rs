@@ -1,0 +1,71 @@
+//! Flushes that wait: a queue of tokens, each with the journal block that has to be durable.
+
+use crate::error::{FlushRefused, IoFailed};
+use crate::store::Store;
+
+/// Flushes that can wait.
+const WAITING: usize = 256;
+
+/// The queue; what is needed never falls from one to the next.
+pub(crate) struct Flushes {
+    waiting: [(u64, u64); WAITING],
+    first: usize,
+    count: usize,
+}
+
+impl Flushes {
+    pub(crate) fn new() -> Self {
+        Self { waiting: [(0, 0); WAITING], first: 0, count: 0 }
+    }
+
+    /// Journal block that the oldest needs.
+    pub(crate) fn oldest(&self) -> Option<u64> {
+        (self.count > 0).then(|| self.at(0).1)
+    }
+
+    /// Journal block that the newest needs.
+    pub(crate) fn newest(&self) -> Option<u64> {
+        self.count.checked_sub(1).map(|last| self.at(last).1)
+    }
+
+    fn at(&self, index: usize) -> (u64, u64) {
+        self.waiting.get((self.first + index) % WAITING).copied().unwrap_or_default()
+    }
+}
+
+impl Store<'_> {
+    /// Asks that everything that was [`written`](Self::written), discarded, created or deleted before be durable. The answer comes
+    /// from [`flushed`](Self::flushed), in the order of the questions, with the same token.
+    ///
+    /// # Errors
+    /// Too many wait.
+    pub fn flush(&mut self, token: u64) -> Result<(), FlushRefused> {
+        let need = self.journal.last();
+        let place = (self.flushes.first + self.flushes.count) % WAITING;
+        match self.flushes.waiting.get_mut(place) {
+            Some(slot) if self.flushes.count < WAITING => {
+                *slot = (token, need);
+                self.flushes.count += 1;
+                Ok(())
+            }
+            _ => Err(FlushRefused),
+        }
+    }
+
+    /// The next answer to a flush. From the first failure of the disk on all of them fail: what was not durable then may never be.
+    pub fn flushed(&mut self) -> Option<(u64, Result<(), IoFailed>)> {
+        let need = self.flushes.oldest()?;
+        // What recovery found may still be in a cache below: the first checkpoint's flushes make it durable.
+        let durable = self.settled && need <= self.journal.durable;
+        if !durable && !self.failed {
+            return None;
+        }
+        let (token, _) = self.flushes.at(0);
+        self.flushes.first = (self.flushes.first + 1) % WAITING;
+        self.flushes.count -= 1;
+        // Durable is durable, but a flush after a failure must not look as if the disk were well.
+        let result = if self.failed { Err(IoFailed) } else { Ok(()) };
+        self.counters.flushes += 1;
+        Some((token, result))
+    }
+}

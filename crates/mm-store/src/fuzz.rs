@@ -1,0 +1,69 @@
+//! The entries for fuzz targets: any bytes as a disk, opened and looked at.
+
+use std::vec::Vec;
+
+use crate::host::Tables;
+use crate::{BLOCK, Found, Page, Recovery, Verdict, WriteRefused, crc32c, format, probe};
+
+/// Data blocks for which tables are made; larger stores are not looked at.
+const MOST: u32 = 1 << 16;
+
+/// Makes all checksums of metadata blocks right, so that what is behind them is reached.
+pub fn mend_checksums(image: &mut [u8]) {
+    for page in image.as_chunks_mut::<BLOCK>().0 {
+        format::mend(page);
+    }
+}
+
+/// Opens the store on `image`, whose last bytes are left out if they are no block, and looks at all that it shows.
+/// Gives how many overlays it has.
+///
+/// # Panics
+/// Where a promise is broken: more is read than said, blocks outside of the disk are named, a count is wrong.
+pub fn exercise(image: &[u8]) -> usize {
+    let pages: &[Page] = image.as_chunks().0;
+    let [a, b, ..] = pages else { return 0 };
+    let Ok(geometry) = probe([a, b]) else { return 0 };
+    let blocks = u32::try_from(pages.len()).unwrap_or(u32::MAX);
+    if geometry.data > MOST || geometry.zeroes > MOST {
+        return 0;
+    }
+    let mut tables = Tables::new(&geometry);
+    let mut recovery = Recovery::new(tables.memory(), blocks, 16);
+    let (mut readings, mut read) = (0_u64, Vec::new());
+    while let Some(reading) = recovery.next() {
+        readings += 1;
+        // One for each block of metadata, and one for each record that may be in the journal.
+        let most = geometry.recovery_blocks() + u64::from(geometry.journal) * 201;
+        assert!(
+            readings <= most && reading.blocks >= 1 && reading.blocks <= 16,
+            "{reading:?} is number {readings}"
+        );
+        read.clear();
+        let run = reading.block..reading.block + reading.blocks;
+        assert!(run.end <= blocks, "{reading:?} is outside of the disk");
+        read.extend(run.filter_map(|block| pages.get(block as usize)));
+        recovery.done(Ok(&read));
+    }
+    let Ok(mut store) = recovery.finish() else { return 0 };
+    let figures = store.figures();
+    assert!(figures.free + figures.live == geometry.data && figures.bugs == 0, "{figures:?}");
+    assert!(store.live().count() == figures.live as usize, "{figures:?}");
+    let overlays: Vec<_> =
+        store.overlays().map(|overlay| (overlay.id, overlay.pages, overlay.mapped)).collect();
+    assert!(overlays.iter().map(|overlay| overlay.2).sum::<u32>() == figures.live, "{figures:?}");
+    for (id, pages_of, _) in &overlays {
+        for block in [0, 1, 63, 64, 4096, pages_of / 2, pages_of.saturating_sub(1)] {
+            match store.lookup(*id, block) {
+                Ok(found @ Found::At { disk, .. }) => {
+                    let sum = pages.get(disk.0 as usize).map(|page| crc32c(page));
+                    let verdict = store.verdict(*id, block, found, sum.unwrap_or(0));
+                    assert!(sum.is_some() && verdict != Verdict::Stale, "{found:?}");
+                }
+                Ok(_) => assert!(block < *pages_of),
+                Err(error) => assert!(error == WriteRefused::Range && block >= *pages_of, "{error:?}"),
+            }
+        }
+    }
+    overlays.len()
+}
