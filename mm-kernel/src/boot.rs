@@ -1,8 +1,7 @@
 //! From what Xen gave the domain to an M1 that can serve: who gets which memory is decided here, once.
 
 use mm_engine::{
-    ClientEntry, Engine, FrameEntry, Limits, RefEntry, RequestEntry, RingEntry, TableSizes, Tables,
-    WindowEntry,
+    ClientEntry, Engine, FrameEntry, Limits, RequestEntry, RingEntry, TableSizes, Tables, WindowEntry,
 };
 use mm_http::{Connection as HttpConnection, NetMemory};
 use smoltcp::iface::SocketStorage;
@@ -251,9 +250,9 @@ fn tables(memory: &mut BootMemory, sizes: &TableSizes) -> Option<Tables<'static>
     Some(Tables {
         frames: memory.slice_with(sizes.frames, |_| FrameEntry::default())?,
         frame_buckets: memory.slice(sizes.frame_buckets, 0)?,
-        references: memory.slice_with(sizes.references, |_| RefEntry::default())?,
         windows: memory.slice_with(sizes.windows, |_| WindowEntry::default())?,
         window_buckets: memory.slice(sizes.window_buckets, 0)?,
+        lender_buckets: memory.slice(sizes.lender_buckets, 0)?,
         rings: memory.slice_with(sizes.rings, |_| RingEntry::default())?,
         requests: memory.slice_with(sizes.requests, |_| RequestEntry::default())?,
         clients: memory.slice_with(sizes.clients, |_| ClientEntry::default())?,

@@ -138,8 +138,14 @@ impl<'a> Engine<'a> {
         };
         let granule = granule(window);
         let mut engine = Self {
-            store: Store::new(tables.frames, tables.frame_buckets, tables.references, limits.seed),
-            windows: Windows::new(tables.windows, tables.window_buckets, granule, !limits.seed),
+            store: Store::new(tables.frames, tables.frame_buckets, limits.seed),
+            windows: Windows::new(
+                tables.windows,
+                tables.window_buckets,
+                tables.lender_buckets,
+                granule,
+                !limits.seed,
+            ),
             rings: Table::new(tables.rings),
             requests: Table::new(tables.requests),
             clients: Table::new(tables.clients),
@@ -175,7 +181,7 @@ impl<'a> Engine<'a> {
 
     /// Lets the first `count` rows of the reference table be given out: the grant table has grown so far. Never shrinks.
     pub fn extend_references(&mut self, count: u32) {
-        self.windows.extend(count.min(self.store.refs.len()));
+        self.windows.extend(count);
     }
 
     /// Makes room for a client. The number is the caller's until [`Self::client_state`] says `Free` after a

@@ -40,7 +40,6 @@ impl Engine<'_> {
         let (mapped, shared) = self.scan.done;
         let (references, references_free) = self.windows.references();
         let wild = self.store.frames.wild()
-            + self.store.refs.wild()
             + self.windows.table.wild()
             + self.rings.wild()
             + self.requests.wild()

@@ -4,7 +4,8 @@ use mm_proto::Bitmap;
 
 use crate::effect::Grants;
 use crate::engine::Engine;
-use crate::ids::{ClientId, FrameId};
+use crate::ids::{ClientId, FrameId, Reference};
+use crate::lenders::ones;
 use crate::stats::Refused;
 use crate::store::Class;
 use crate::table::NIL;
@@ -40,17 +41,16 @@ impl Engine<'_> {
         frame: u32,
         grants: &mut G,
     ) -> Result<(u32, Bitmap), Refused> {
-        let window = match self.window(ring, page) {
-            Some(window) => window,
-            None => self.open_window(ring, page, order)?,
+        let (window, fresh) = match self.window(ring, page) {
+            Some(window) => (window, false),
+            None => (self.open_window(ring, page, order)?, true),
         };
         let entry = *self.windows.table.at(window);
         if entry.kind != Kind::Live {
             return Err(Refused::Revoking);
         }
-        let base = self.windows.base(window);
         let asked = page.saturating_sub(entry.page);
-        if !self.store.is_linked(base.saturating_add(asked)) {
+        if !self.windows.is_set(window, asked) {
             let mut permitted = self.permit(window, asked, frame, grants);
             match permitted {
                 Err(Refused::PageQuota) if self.trim(ring, grants) => {
@@ -62,36 +62,23 @@ impl Engine<'_> {
                 _ => {}
             }
             if let Err(cause) = permitted {
-                // A window that permits nothing may be one that the client never heard of, or one that was cleared.
-                if !self.windows.table.at(window).told {
+                // The client never heard of a new window.
+                if fresh {
                     self.retire(window, grants);
                 }
                 return Err(cause);
             }
         }
-        self.windows.table.at_mut(window).told = true;
         self.refresh(ring, window);
         let end = self.volume(entry.volume).map_or(0, |volume| volume.pages);
-        let copied = self.volume(entry.volume).is_some_and(|volume| !volume.copied.is_empty());
         let mut bitmap = Bitmap::EMPTY;
-        let mut full = false;
-        for offset in 0..1 << entry.order {
-            let page = entry.page.saturating_add(offset);
-            if page >= end {
-                break;
-            }
-            if self.store.is_linked(base.saturating_add(offset)) {
-                bitmap.set(offset);
-                continue;
-            }
-            if full || copied && self.is_copy_only(entry.volume, page) {
-                continue;
-            }
-            let Some(frame) = self.store.resident(entry.volume, page) else { continue };
-            match self.permit(window, offset, frame, grants) {
-                Ok(()) => bitmap.set(offset),
-                // Where memory is short, pages that others are permitted too can still be lent.
-                Err(cause) => full = cause == Refused::PageQuota,
+        for granule in self.windows.granules(window) {
+            let first = self.windows.first_page(window, granule);
+            let pages = end.saturating_sub(first).min(self.windows.span()).min(1 << entry.order);
+            let bits = self.permit_all(window, granule, bits_below(pages), grants);
+            let offset = first.saturating_sub(entry.page);
+            if let Some(word) = bitmap.0.get_mut(offset as usize / 64) {
+                *word |= u64::from(bits) << (offset % 64);
             }
         }
         Ok((window, bitmap))
@@ -117,14 +104,7 @@ impl Engine<'_> {
             return Err(Refused::ReferenceQuota);
         }
         let window = loop {
-            let entry = WindowEntry {
-                ring: id,
-                client: row.client,
-                volume: row.volume,
-                page,
-                order,
-                ..WindowEntry::default()
-            };
+            let entry = WindowEntry { owner: id, volume: row.volume, page, order, ..WindowEntry::default() };
             match self.windows.open(entry) {
                 Some(window) => break window,
                 None if order == least => return Err(Refused::References),
@@ -175,21 +155,74 @@ impl Engine<'_> {
         frame: u32,
         grants: &mut G,
     ) -> Result<(), Refused> {
-        let entry = *self.windows.table.at(window);
-        let client = self.clients.at(u32::from(entry.client));
-        if client.permitted >= self.limits.client_pages {
+        let client = self.client_of(window);
+        let row = self.clients.at_mut(u32::from(client));
+        if row.permitted >= self.limits.client_pages {
             return Err(Refused::PageQuota);
         }
         if !self.store.is_permitted(frame) && self.store.permitted >= self.lendable() {
             return Err(Refused::Memory);
         }
         let reference = self.windows.base(window).saturating_add(offset);
-        grants.permit(self.wire(reference), ClientId(entry.client), FrameId(frame));
-        self.store.link(reference, frame);
-        self.windows.table.at_mut(window).permitted += 1;
-        self.clients.at_mut(u32::from(entry.client)).permitted += 1;
-        self.counters.permits += 1;
+        grants.permit(self.wire(reference), ClientId(client), FrameId(frame));
+        self.store.link(frame);
+        let (granule, bit) = self.windows.place(window, offset);
+        self.note_permitted(client, window, granule, bit);
         Ok(())
+    }
+
+    /// Writes the entries of a granule whose pages are among these and in memory, as far as the client may have them. Gives
+    /// what the client can map of it now.
+    fn permit_all<G: Grants>(&mut self, window: u32, granule: u32, pages: u16, grants: &mut G) -> u16 {
+        let before = self.windows.table.at(granule).bits;
+        let missing = pages & !before;
+        if missing == 0 {
+            return before;
+        }
+        let client = self.client_of(window);
+        let volume = self.windows.table.at(window).volume;
+        let first = self.windows.first_page(window, granule);
+        let (frames, mut there) = self.store.residents(volume, first, missing);
+        if self.volume(volume).is_some_and(|volume| !volume.copied.is_empty()) {
+            for offset in ones(there) {
+                if self.is_copy_only(volume, first.saturating_add(offset)) {
+                    there &= !(1 << offset);
+                }
+            }
+        }
+        let row = self.clients.at(u32::from(client));
+        let mut quota = self.limits.client_pages.saturating_sub(row.permitted);
+        let (lendable, base) = (self.lendable(), self.wire(self.windows.base(granule)).0);
+        let mut written = 0;
+        for (offset, frame) in (0..).zip(frames) {
+            // Where memory is short, pages that others are permitted too can still be lent.
+            let lent = self.store.permitted < lendable || self.store.is_permitted(frame);
+            if there >> offset & 1 == 0 || quota == 0 || !lent {
+                continue;
+            }
+            quota -= 1;
+            grants.permit(Reference(base.saturating_add(offset)), ClientId(client), FrameId(frame));
+            self.store.link(frame);
+            written |= 1 << offset;
+        }
+        self.note_permitted(client, window, granule, written);
+        before | written
+    }
+
+    /// Entries were written.
+    fn note_permitted(&mut self, client: u16, window: u32, granule: u32, bits: u16) {
+        let volume = self.windows.table.at(window).volume;
+        let first = self.windows.first_page(window, granule);
+        self.windows.set(granule, volume, first, bits);
+        let count = bits.count_ones();
+        self.clients.at_mut(u32::from(client)).permitted += count;
+        self.counters.permits += u64::from(count);
+    }
+
+    /// Whose a window is.
+    pub(crate) fn client_of(&self, window: u32) -> u16 {
+        let row = self.windows.table.at(window);
+        if row.kind == Kind::Stale { row.owner } else { self.rings.at(u32::from(row.owner)).client }
     }
 
     /// Frames that may be lent, with those that are. Dirty ones take from them, but on their way to a
@@ -204,24 +237,62 @@ impl Engine<'_> {
 
     /// Clears one entry, unless the client maps it. True where the entry is clear.
     pub(crate) fn clear<G: Grants>(&mut self, window: u32, offset: u32, grants: &mut G) -> bool {
-        let reference = self.windows.base(window).saturating_add(offset);
-        if !self.store.is_linked(reference) {
+        let (granule, bit) = self.windows.place(window, offset);
+        self.clear_some(window, granule, bit, grants)
+    }
+
+    /// Clears those of `count` entries from an offset on that the client does not map.
+    pub(crate) fn clear_run<G: Grants>(&mut self, window: u32, offset: u32, count: u32, grants: &mut G) {
+        let span = self.windows.span();
+        for granule in self.windows.granules(window) {
+            let begin = granule.saturating_sub(window) * span;
+            let from = offset.saturating_sub(begin);
+            let to = offset.saturating_add(count).saturating_sub(begin);
+            let bits = bits_below(to) & !bits_below(from);
+            self.clear_some(window, granule, bits, grants);
+        }
+    }
+
+    /// Clears all entries of a window that the client does not map.
+    pub(crate) fn clear_window<G: Grants>(&mut self, window: u32, grants: &mut G) {
+        for granule in self.windows.granules(window) {
+            self.clear_some(window, granule, u16::MAX, grants);
+        }
+    }
+
+    /// Clears those of these entries of a granule that the client does not map. True where all are clear.
+    fn clear_some<G: Grants>(&mut self, window: u32, granule: u32, bits: u16, grants: &mut G) -> bool {
+        let set = self.windows.table.at(granule).bits & bits;
+        if set == 0 {
             return true;
         }
-        if grants.try_revoke(self.wire(reference)).is_err() {
-            return false;
+        let base = self.windows.base(granule);
+        let mut cleared = 0;
+        for offset in ones(set) {
+            if grants.try_revoke(self.wire(base.saturating_add(offset))).is_ok() {
+                cleared |= 1 << offset;
+            }
         }
-        self.store.unlink(reference);
-        let entry = self.windows.table.at_mut(window);
-        entry.permitted = entry.permitted.saturating_sub(1);
-        let (client, stale) = (u32::from(entry.client), entry.kind == Kind::Stale);
+        let volume = self.windows.table.at(window).volume;
+        let first = self.windows.first_page(window, granule);
+        let (frames, there) = self.store.residents(volume, first, cleared);
+        self.bugs += u64::from((cleared & !there).count_ones());
+        for (offset, frame) in (0..).zip(frames) {
+            if there >> offset & 1 == 1 {
+                self.store.unlink(frame);
+            }
+        }
+        self.windows.unset(granule, volume, first, cleared);
+        let count = cleared.count_ones();
+        let stale = self.windows.table.at(window).kind == Kind::Stale;
+        let client = u32::from(self.client_of(window));
         let client = self.clients.at_mut(client);
-        client.permitted = client.permitted.saturating_sub(1);
+        client.permitted = client.permitted.saturating_sub(count);
         if stale {
-            client.stale = client.stale.saturating_sub(1);
+            client.stale = client.stale.saturating_sub(count);
         }
-        self.counters.revokes += 1;
-        true
+        self.counters.revokes += u64::from(count);
+        cleared == set
     }
 
     /// The window was used just now.
@@ -232,4 +303,9 @@ impl Engine<'_> {
             push(&mut self.windows.table, &mut row.windows, window);
         }
     }
+}
+
+/// The lowest `count` bits.
+fn bits_below(count: u32) -> u16 {
+    u16::MAX.checked_shr(16u32.saturating_sub(count)).unwrap_or(0)
 }

@@ -14,7 +14,7 @@
 //! - Every page of M1's memory is in exactly one class of [`PageStates`], at any moment.
 //! - The work of a call is bounded by constants and the largest window, not by the number of clients or pages.
 //!
-//! Cost: 24 bytes and a hash bucket of 4 to 8 for each page of the store, 10 for each grant reference (see [`TableSizes`]).
+//! Cost: 24 bytes and a hash bucket of 4 to 8 for each page of the store, 2.5 to 3 for each grant reference (see [`TableSizes`]).
 #![cfg_attr(not(test), no_std)]
 #![cfg_attr(
     not(test),
@@ -26,9 +26,10 @@ mod cache;
 mod effect;
 mod engine;
 mod figures;
+mod idle;
 mod ids;
 mod lend;
-mod links;
+mod lenders;
 mod queue;
 mod reads;
 mod revoke;
@@ -50,7 +51,6 @@ pub use cache::{FillError, Forgot, Wanted};
 pub use effect::{Copied, Copy, EFFECTS, Effect, Effects, Grants, InUse, READ_RUN, Read};
 pub use engine::{Engine, Limits, Refusal};
 pub use ids::{ClientId, FrameId, Reference, RequestId, RingId, VolumeId};
-pub use links::RefEntry;
 pub use reads::ReadFailed;
 pub use rings::{ClientEntry, ClientState, RequestEntry, RingEntry};
 pub use serve::{Bug, ClientFault};

@@ -5,6 +5,7 @@ use mm_proto::{Response, Status, Timing};
 use crate::effect::{Effect, Effects, Grants};
 use crate::engine::Engine;
 use crate::ids::RingId;
+use crate::lenders::ones;
 use crate::rings::RingState;
 use crate::serve::ClientFault;
 use crate::stats::Refused;
@@ -16,7 +17,7 @@ use crate::windows::{Kind, push, unlink};
 const WINDOWS: u32 = 8;
 /// Rings that one call looks at.
 const RINGS: u32 = 16;
-/// Frames that one call looks at, and entries of one frame.
+/// Frames that one call looks at, and granules that may permit one frame.
 const FRAMES: u32 = 64;
 const ENTRIES: usize = 64;
 
@@ -37,9 +38,7 @@ impl Engine<'_> {
             return Ok(());
         }
         // Where the window is being revoked, only the acknowledgement ends it: one is certain to come.
-        for offset in offset..offset.saturating_add(count) {
-            self.clear(window, offset, grants);
-        }
+        self.clear_run(window, offset, count, grants);
         Ok(())
     }
 
@@ -68,7 +67,7 @@ impl Engine<'_> {
         let entry = self.windows.table.at(window);
         let offset = first.checked_sub(self.windows.base(window)).ok_or(foreign)?;
         let end = offset.checked_add(count).ok_or(foreign)?;
-        let ours = u32::from(entry.ring) == ring && matches!(entry.kind, Kind::Live | Kind::Revoking);
+        let ours = u32::from(entry.owner) == ring && matches!(entry.kind, Kind::Live | Kind::Revoking);
         if !ours || end > 1 << entry.order {
             return Err(foreign);
         }
@@ -79,57 +78,53 @@ impl Engine<'_> {
     pub(crate) fn retire<G: Grants>(&mut self, window: u32, grants: &mut G) {
         let entry = *self.windows.table.at(window);
         self.windows.hide(window);
-        let row = self.rings.at_mut(u32::from(entry.ring));
+        let row = self.rings.at_mut(u32::from(entry.owner));
         unlink(&mut self.windows.table, &mut row.windows, window);
         if let Some(windows) = row.by_order.get_mut(usize::from(entry.order)) {
             *windows = windows.saturating_sub(1);
         }
-        for offset in 0..1 << entry.order {
-            self.clear(window, offset, grants);
-        }
-        let left = self.windows.table.at(window).permitted;
+        self.clear_window(window, grants);
+        let left = self.windows.permitted(window);
         if left == 0 {
             return self.free_window(window);
         }
-        self.windows.table.at_mut(window).kind = Kind::Stale;
+        let owner = self.client_of(window);
+        let row = self.windows.table.at_mut(window);
+        (row.kind, row.owner) = (Kind::Stale, owner);
         push(&mut self.windows.table, &mut self.stale, window);
-        let client = self.clients.at_mut(u32::from(entry.client));
-        client.stale += u32::from(left);
+        let client = self.clients.at_mut(u32::from(owner));
+        client.stale += left;
         client.stale_windows += 1;
-        let base = self.windows.base(window);
-        for offset in 0..1 << entry.order {
-            if !self.store.is_linked(base.saturating_add(offset)) {
-                continue;
-            }
-            if let Some(frame) = self.store.find(entry.volume, entry.page.saturating_add(offset))
-                && self.store.frames.at(frame).class == Class::Clean
-            {
-                self.store.set_class(frame, Class::StalePinned);
+        for granule in self.windows.granules(window) {
+            let bits = self.windows.table.at(granule).bits;
+            let first = self.windows.first_page(window, granule);
+            let (frames, there) = self.store.residents(entry.volume, first, bits);
+            for (offset, frame) in (0..).zip(frames) {
+                if there >> offset & 1 == 1 && self.store.frames.at(frame).class == Class::Clean {
+                    self.store.set_class(frame, Class::StalePinned);
+                }
             }
         }
     }
 
     /// The references of a retired window are anybody's.
     fn free_window(&mut self, window: u32) {
-        let entry = *self.windows.table.at(window);
-        let cost = self.windows.cost(entry.order);
-        let client = self.clients.at_mut(u32::from(entry.client));
+        let cost = self.windows.cost(self.windows.table.at(window).order);
+        let client = u32::from(self.client_of(window));
+        let client = self.clients.at_mut(client);
         client.references = client.references.saturating_sub(cost);
         self.windows.close(window);
     }
 
     /// Looks once more at a stale window.
     pub(crate) fn retry_stale<G: Grants>(&mut self, window: u32, grants: &mut G) {
-        let entry = *self.windows.table.at(window);
-        for offset in 0..1 << entry.order {
-            self.clear(window, offset, grants);
-        }
+        self.clear_window(window, grants);
         unlink(&mut self.windows.table, &mut self.stale, window);
-        if self.windows.table.at(window).permitted > 0 {
+        if self.windows.permitted(window) > 0 {
             push(&mut self.windows.table, &mut self.stale, window);
             return;
         }
-        let client = u32::from(entry.client);
+        let client = u32::from(self.client_of(window));
         let row = self.clients.at_mut(client);
         row.stale_windows = row.stale_windows.saturating_sub(1);
         self.free_window(window);
@@ -138,12 +133,11 @@ impl Engine<'_> {
 
     /// Nothing of the window is mapped.
     fn is_idle<G: Grants>(&self, window: u32, grants: &G) -> bool {
-        let entry = self.windows.table.at(window);
-        let base = self.windows.base(window);
-        entry.permitted == 0
-            || (0..1 << entry.order)
-                .map(|offset| base.saturating_add(offset))
-                .all(|reference| !self.store.is_linked(reference) || !grants.is_reading(self.wire(reference)))
+        self.windows.granules(window).all(|granule| {
+            let base = self.windows.base(granule);
+            ones(self.windows.table.at(granule).bits)
+                .all(|offset| !grants.is_reading(self.wire(base.saturating_add(offset))))
+        })
     }
 
     /// The client may be permitted no more pages: clears entries of its own that it does not map. True where that helped.
@@ -155,9 +149,7 @@ impl Engine<'_> {
             if window == NIL {
                 break;
             }
-            for offset in 0..1 << self.windows.table.at(window).order {
-                self.clear(window, offset, grants);
-            }
+            self.clear_window(window, grants);
             self.refresh(ring, window);
             if self.clients.at(client).permitted < before {
                 return true;
@@ -185,23 +177,23 @@ impl Engine<'_> {
         won
     }
 
-    /// Clears the entries that permit a frame, unless one is mapped. True where none is left.
+    /// Clears the entries that permit a frame, unless one is mapped. True where none is left. Of many, it looks at some at a time.
     fn unlend<G: Grants>(&mut self, frame: u32, grants: &mut G) -> bool {
-        let mapped = self
-            .store
-            .permitting(frame)
-            .take(ENTRIES)
-            .any(|reference| grants.is_reading(self.wire(reference)));
-        if mapped {
-            return false;
-        }
-        for _ in 0..ENTRIES {
-            let Some(reference) = self.store.permitting(frame).next() else { break };
-            let Some(window) = self.windows.owner(reference) else {
-                self.bugs += 1;
+        let row = self.store.frames.at(frame);
+        let (volume, page) = (row.volume, row.page);
+        let mut found: heapless::Vec<(u32, u32), ENTRIES> = heapless::Vec::new();
+        for (window, offset) in self.windows.permitting(volume, page, ENTRIES) {
+            let reference = self.windows.base(window).saturating_add(offset);
+            if grants.is_reading(self.wire(reference)) {
                 return false;
-            };
-            let offset = reference.saturating_sub(self.windows.base(window));
+            }
+            let _ = found.push((window, offset));
+        }
+        // Those that were not looked at are first the next time: what is cleared here leaves the ring, or stays behind.
+        if found.len() < self.store.permits(frame) as usize {
+            self.windows.turn_lenders(volume, page, ENTRIES);
+        }
+        for (window, offset) in found {
             if !self.clear(window, offset, grants) {
                 return false;
             }
@@ -268,9 +260,7 @@ impl Engine<'_> {
         let Some(id) = self.rings.at_mut(ring).listen.take() else { return };
         self.windows.table.at_mut(window).kind = Kind::Revoking;
         let entry = *self.windows.table.at(window);
-        for offset in 0..1 << entry.order {
-            self.clear(window, offset, grants);
-        }
+        self.clear_window(window, grants);
         self.counters.revocations += 1;
         let response = Response {
             page: u64::from(entry.page),

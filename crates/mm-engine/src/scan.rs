@@ -4,6 +4,7 @@
 
 use crate::effect::Grants;
 use crate::engine::Engine;
+use crate::lenders::ones;
 use crate::store::{Class, SEEN_LIVE, State};
 use crate::windows::Kind;
 
@@ -78,36 +79,48 @@ impl Engine<'_> {
     fn scan_window<G: Grants>(&mut self, window: u32, grants: &G) -> u32 {
         let entry = *self.windows.table.at(window);
         let live = matches!(entry.kind, Kind::Live | Kind::Revoking);
-        if entry.permitted == 0 || !(live || entry.kind == Kind::Stale) {
+        if !(live || entry.kind == Kind::Stale) {
             return 1;
         }
-        let base = self.windows.base(window);
-        for offset in 0..1 << entry.order {
-            let reference = base.saturating_add(offset);
-            if !self.store.is_linked(reference) || !grants.is_reading(self.wire(reference)) {
+        let client = u32::from(self.client_of(window));
+        for granule in self.windows.granules(window) {
+            let base = self.windows.base(granule);
+            let mut mapped = 0;
+            for offset in ones(self.windows.table.at(granule).bits) {
+                mapped |= u16::from(grants.is_reading(self.wire(base.saturating_add(offset)))) << offset;
+            }
+            if mapped == 0 {
                 continue;
             }
-            let Some(frame) = self.store.find(entry.volume, entry.page.saturating_add(offset)) else {
-                self.bugs += 1;
-                continue;
-            };
+            let first = self.windows.first_page(window, granule);
+            let (frames, there) = self.store.residents(entry.volume, first, mapped);
+            self.bugs += u64::from((mapped & !there).count_ones());
             if live {
-                let client = self.clients.at_mut(u32::from(entry.client));
-                client.mapped_next = client.mapped_next.saturating_add(1);
+                let client = self.clients.at_mut(client);
+                client.mapped_next = client.mapped_next.saturating_add(there.count_ones());
             }
-            self.scan.mapped += 1;
-            let row = self.store.frames.at_mut(frame);
-            if row.pass != self.scan.pass {
-                row.pass = self.scan.pass;
-                row.flags &= !SEEN_LIVE;
-                self.scan.shared += 1;
-            }
-            if live {
-                row.flags |= SEEN_LIVE;
-                self.store.set_class(frame, Class::Shared);
+            for (offset, frame) in (0..).zip(frames) {
+                if there >> offset & 1 == 1 {
+                    self.see(frame, live);
+                }
             }
         }
         1 << entry.order
+    }
+
+    /// An entry that permits the frame is mapped, by a client that may have it or not.
+    fn see(&mut self, frame: u32, live: bool) {
+        self.scan.mapped += 1;
+        let row = self.store.frames.at_mut(frame);
+        if row.pass != self.scan.pass {
+            row.pass = self.scan.pass;
+            row.flags &= !SEEN_LIVE;
+            self.scan.shared += 1;
+        }
+        if live {
+            row.flags |= SEEN_LIVE;
+            self.store.set_class(frame, Class::Shared);
+        }
     }
 
     fn scan_frame(&mut self, frame: u32) -> u32 {

@@ -3,14 +3,12 @@
 use core::mem::size_of;
 
 use crate::engine::granule;
-use crate::links::RefEntry;
 use crate::rings::{ClientEntry, RequestEntry, RingEntry, SLOTS};
 use crate::store::FrameEntry;
 use crate::windows::WindowEntry;
 
 const _: () = assert!(size_of::<FrameEntry>() == 24);
-const _: () = assert!(size_of::<RefEntry>() == 8);
-const _: () = assert!(size_of::<WindowEntry>() == 28);
+const _: () = assert!(size_of::<WindowEntry>() == 32);
 
 /// Memory for the engine: slices of the lengths of [`TableSizes`], whatever they hold.
 pub struct Tables<'a> {
@@ -18,12 +16,12 @@ pub struct Tables<'a> {
     pub frames: &'a mut [FrameEntry],
     /// Hash of frames; a power of two.
     pub frame_buckets: &'a mut [u32],
-    /// One row for each grant reference.
-    pub references: &'a mut [RefEntry],
     /// One row for each granule of references.
     pub windows: &'a mut [WindowEntry],
     /// Hash of windows; a power of two.
     pub window_buckets: &'a mut [u32],
+    /// Hash of granules by the pages that they permit; a power of two.
+    pub lender_buckets: &'a mut [u32],
     /// One row for each ring.
     pub rings: &'a mut [RingEntry],
     /// As many rows for each ring as it has slots.
@@ -39,12 +37,14 @@ pub struct TableSizes {
     pub frames: usize,
     /// See [`Tables::frame_buckets`].
     pub frame_buckets: usize,
-    /// Grant references.
+    /// Grant references: they have no table of their own.
     pub references: usize,
     /// See [`Tables::windows`].
     pub windows: usize,
     /// See [`Tables::window_buckets`].
     pub window_buckets: usize,
+    /// See [`Tables::lender_buckets`].
+    pub lender_buckets: usize,
     /// Rings.
     pub rings: usize,
     /// See [`Tables::requests`].
@@ -69,6 +69,7 @@ impl TableSizes {
             references: windows << granule,
             windows,
             window_buckets: windows.max(1).next_power_of_two(),
+            lender_buckets: windows.max(1).next_power_of_two(),
             rings,
             requests: rings * SLOTS as usize,
             clients: clients.min(u32::from(u16::MAX)) as usize,
@@ -116,17 +117,17 @@ impl TableSizes {
     /// Bytes of the tables for each grant reference.
     #[must_use]
     pub fn bytes_per_reference(&self) -> f64 {
-        let [_, _, references, windows, buckets, ..] = self.each();
-        ratio(references + windows + buckets, self.references)
+        let [_, _, windows, buckets, lenders, ..] = self.each();
+        ratio(windows + buckets + lenders, self.references)
     }
 
     fn each(&self) -> [usize; 8] {
         [
             self.frames * size_of::<FrameEntry>(),
             self.frame_buckets * size_of::<u32>(),
-            self.references * size_of::<RefEntry>(),
             self.windows * size_of::<WindowEntry>(),
             self.window_buckets * size_of::<u32>(),
+            self.lender_buckets * size_of::<u32>(),
             self.rings * size_of::<RingEntry>(),
             self.requests * size_of::<RequestEntry>(),
             self.clients * size_of::<ClientEntry>(),

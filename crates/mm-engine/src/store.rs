@@ -2,9 +2,8 @@
 //!
 //! A frame is `Free`, `Reading` (a block read writes to it), `Dirty` (its owner writes to it) or `Resident`. A resident frame that no entry permits and no
 //! request holds is on the *idle* list, the only place from which frames are taken again: so a frame that a client can
-//! map is never written to. An entry that permits a frame is on that frame's list, by its reference.
+//! map is never written to. A frame knows how many entries permit it; which, is found by its page (see `lenders`).
 
-use crate::links::RefEntry;
 use crate::table::{NIL, Table, scramble};
 
 /// What a frame does.
@@ -45,7 +44,7 @@ pub struct FrameEntry {
     pub(crate) page: u32,
     /// Next frame of the same hash bucket; of the free list while free.
     pub(crate) chain: u32,
-    /// Idle: older neighbour. Permitted: first reference. Reading: last waiting request.
+    /// Idle: older neighbour. Permitted: by how many entries. Reading: last waiting request.
     pub(crate) first: u32,
     /// Idle: newer neighbour. Reading again alone: next such frame.
     pub(crate) second: u32,
@@ -91,11 +90,10 @@ pub(crate) const FORGOTTEN: u8 = 32;
 /// Read because the block service wants it, which has not seen it yet.
 pub(crate) const WANTED: u8 = 64;
 
-/// Frames, their hash, and the lists of references.
+/// Frames, and their hash.
 pub(crate) struct Store<'a> {
     pub(crate) frames: Table<'a, FrameEntry>,
     buckets: Table<'a, u32>,
-    pub(crate) refs: Table<'a, RefEntry>,
     seed: u64,
     free: u32,
     pub(crate) oldest: u32,
@@ -115,16 +113,10 @@ pub(crate) struct Store<'a> {
 
 impl<'a> Store<'a> {
     /// Everything free. The number of buckets must be a power of two.
-    pub(crate) fn new(
-        frames: &'a mut [FrameEntry],
-        buckets: &'a mut [u32],
-        refs: &'a mut [RefEntry],
-        seed: u64,
-    ) -> Self {
+    pub(crate) fn new(frames: &'a mut [FrameEntry], buckets: &'a mut [u32], seed: u64) -> Self {
         let mut store = Self {
             frames: Table::new(frames),
             buckets: Table::new(buckets),
-            refs: Table::new(refs),
             seed,
             free: NIL,
             oldest: NIL,
@@ -165,17 +157,28 @@ impl<'a> Store<'a> {
         *to = to.saturating_add(1);
     }
 
-    fn bucket(&self, volume: u16, page: u32) -> u32 {
-        // Sixteen neighbours share a cache line of buckets, since they are looked up together; their places in it are mixed
-        // too, so that a choice of pages such as every sixteenth gains nothing.
-        let hash = scramble(self.seed, u64::from(volume) << 32 | u64::from(page >> 4));
+    /// Sixteen neighbours share a cache line of buckets, since they are looked up together; their places in it are mixed too, so
+    /// that a choice of pages such as every sixteenth gains nothing.
+    fn hash(&self, volume: u16, page: u32) -> u64 {
+        scramble(self.seed, u64::from(volume) << 32 | u64::from(page >> 4))
+    }
+
+    fn bucket_of(&self, hash: u64, page: u32) -> u32 {
         let place = (page ^ low(hash >> 32)) & 15;
         (low(hash) << 4 | place) & self.buckets.len().wrapping_sub(1)
     }
 
+    fn bucket(&self, volume: u16, page: u32) -> u32 {
+        self.bucket_of(self.hash(volume, page), page)
+    }
+
     /// The frame that holds, or will hold, this page.
     pub(crate) fn find(&self, volume: u16, page: u32) -> Option<u32> {
-        let mut frame = *self.buckets.at(self.bucket(volume, page));
+        self.follow(*self.buckets.at(self.bucket(volume, page)), volume, page)
+    }
+
+    /// The frame of this page in a chain that begins with this one.
+    fn follow(&self, mut frame: u32, volume: u16, page: u32) -> Option<u32> {
         // A chain is no longer than the table.
         for _ in 0..self.frames.len() {
             if frame == NIL {
@@ -191,8 +194,31 @@ impl<'a> Store<'a> {
     }
 
     /// The frame that holds this page now.
+    #[cfg(test)]
     pub(crate) fn resident(&self, volume: u16, page: u32) -> Option<u32> {
         self.find(volume, page).filter(|frame| self.frames.at(*frame).state == State::Resident)
+    }
+
+    /// The frames that hold these pages now, as bits from the first page on, which are all among sixteen neighbours; and which
+    /// of them there are.
+    pub(crate) fn residents(&self, volume: u16, first: u32, wanted: u16) -> ([u32; 16], u16) {
+        let hash = self.hash(volume, first);
+        let mut frames = [NIL; 16];
+        // First all buckets, then all rows, so that the processor fetches them side by side.
+        for (offset, frame) in (0..).zip(&mut frames) {
+            if wanted >> offset & 1 == 1 {
+                *frame = *self.buckets.at(self.bucket_of(hash, first.saturating_add(offset)));
+            }
+        }
+        let mut there = 0;
+        for (offset, frame) in (0..).zip(&mut frames) {
+            let found = self.follow(*frame, volume, first.saturating_add(offset));
+            if let Some(found) = found.filter(|frame| self.frames.at(*frame).state == State::Resident) {
+                *frame = found;
+                there |= 1 << offset;
+            }
+        }
+        (frames, there & wanted)
     }
 
     /// Takes a frame that nothing needs: a free one, else the idle page that was not used for longest. The second value

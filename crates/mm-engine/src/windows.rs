@@ -32,8 +32,9 @@ pub(crate) enum Kind {
     Stale,
 }
 
-/// One granule's row, 28 bytes.
+/// One granule's row: half a cache line.
 #[derive(Clone, Copy, Debug)]
+#[repr(align(32))]
 pub struct WindowEntry {
     /// Next newer window of the ring; next of the free or stale list.
     pub(crate) newer: u32,
@@ -42,16 +43,17 @@ pub struct WindowEntry {
     pub(crate) chain: u32,
     /// First page of the volume; for a body, the first granule of its block.
     pub(crate) page: u32,
-    pub(crate) ring: u16,
-    pub(crate) client: u16,
+    /// Next and last of the ring of granules that permit the same pages; nothing where this one permits none.
+    pub(crate) next: u32,
+    pub(crate) last: u32,
+    /// The ring; the client, once the window is stale.
+    pub(crate) owner: u16,
     pub(crate) volume: u16,
-    /// Entries that permit a frame now.
-    pub(crate) permitted: u16,
+    /// Bit for each entry of the granule that permits a frame now.
+    pub(crate) bits: u16,
     /// Pages as a power of two; for a free block, its granules.
     pub(crate) order: u8,
     pub(crate) kind: Kind,
-    /// The client was told of it.
-    pub(crate) told: bool,
 }
 
 impl Default for WindowEntry {
@@ -61,13 +63,13 @@ impl Default for WindowEntry {
             older: NIL,
             chain: NIL,
             page: NIL,
-            ring: 0,
-            client: 0,
+            next: NIL,
+            last: NIL,
+            owner: 0,
             volume: 0,
-            permitted: 0,
+            bits: 0,
             order: 0,
             kind: Kind::Body,
-            told: false,
         }
     }
 }
@@ -89,8 +91,10 @@ impl Default for List {
 pub(crate) struct Windows<'a> {
     pub(crate) table: Table<'a, WindowEntry>,
     buckets: Table<'a, u32>,
-    seed: u64,
-    granule: u8,
+    /// Of each bucket, one granule of its ring.
+    pub(crate) lenders: Table<'a, u32>,
+    pub(crate) seed: u64,
+    pub(crate) granule: u8,
     /// Granules that may be given out.
     ready: u32,
     free: [List; MAX_ORDER as usize + 1],
@@ -100,10 +104,17 @@ pub(crate) struct Windows<'a> {
 
 impl<'a> Windows<'a> {
     /// No granule is ready yet. The number of buckets must be a power of two.
-    pub(crate) fn new(table: &'a mut [WindowEntry], buckets: &'a mut [u32], granule: u8, seed: u64) -> Self {
+    pub(crate) fn new(
+        table: &'a mut [WindowEntry],
+        buckets: &'a mut [u32],
+        lenders: &'a mut [u32],
+        granule: u8,
+        seed: u64,
+    ) -> Self {
         let mut windows = Self {
             table: Table::new(table),
             buckets: Table::new(buckets),
+            lenders: Table::new(lenders),
             seed,
             granule,
             ready: 0,
@@ -112,6 +123,9 @@ impl<'a> Windows<'a> {
         };
         for bucket in 0..windows.buckets.len() {
             *windows.buckets.at_mut(bucket) = NIL;
+        }
+        for bucket in 0..windows.lenders.len() {
+            *windows.lenders.at_mut(bucket) = NIL;
         }
         windows
     }
@@ -168,7 +182,7 @@ impl<'a> Windows<'a> {
                 return None;
             }
             let row = self.table.at(at);
-            if row.ring == ring && row.order == order && row.page >> order == page >> order {
+            if row.owner == ring && row.order == order && row.page >> order == page >> order {
                 return Some(at);
             }
             at = row.chain;
@@ -180,17 +194,16 @@ impl<'a> Windows<'a> {
     pub(crate) fn open(&mut self, entry: WindowEntry) -> Option<u32> {
         let window = self.allocate(entry.order.saturating_sub(self.granule))?;
         let page = entry.page >> entry.order << entry.order;
-        let bucket = self.bucket(entry.ring, entry.order, page);
+        let bucket = self.bucket(entry.owner, entry.order, page);
         let chain = core::mem::replace(self.buckets.at_mut(bucket), window);
-        *self.table.at_mut(window) =
-            WindowEntry { page, chain, newer: NIL, older: NIL, permitted: 0, kind: Kind::Live, ..entry };
+        *self.table.at_mut(window) = WindowEntry { page, chain, kind: Kind::Live, ..entry };
         Some(window)
     }
 
     /// The window is no longer found by its page.
     pub(crate) fn hide(&mut self, window: u32) {
         let row = *self.table.at(window);
-        let bucket = self.bucket(row.ring, row.order, row.page);
+        let bucket = self.bucket(row.owner, row.order, row.page);
         let mut at = *self.buckets.at(bucket);
         if at == window {
             *self.buckets.at_mut(bucket) = row.chain;

@@ -317,9 +317,9 @@ fn build(
     let tables = Tables {
         frames: rows(sizes.frames),
         frame_buckets: rows(sizes.frame_buckets),
-        references: rows(sizes.references),
         windows: rows(sizes.windows),
         window_buckets: rows(sizes.window_buckets),
+        lender_buckets: rows(sizes.lender_buckets),
         rings: rows(sizes.rings),
         requests: rows(sizes.requests),
         clients: rows(sizes.clients),

@@ -52,20 +52,26 @@ impl World {
                 }
                 Kind::Live | Kind::Revoking | Kind::Stale => {
                     let linked = (0..1 << row.order)
-                        .filter(|offset| engine.store.is_linked(engine.windows.base(at) + offset))
+                        .filter(|offset| {
+                            let reference = engine.windows.base(at) + offset;
+                            let permits = self.table.entries[reference as usize].permit.is_some();
+                            assert_eq!(permits, engine.windows.is_set(at, *offset));
+                            permits
+                        })
                         .count();
-                    assert_eq!(linked, usize::from(row.permitted));
-                    let sum = sums.entry(row.client).or_default();
+                    let permitted = engine.windows.permitted(at);
+                    assert_eq!(linked, permitted as usize);
+                    let sum = sums.entry(engine.client_of(at)).or_default();
                     sum[0] += engine.windows.cost(row.order);
-                    sum[1] += u32::from(row.permitted);
+                    sum[1] += permitted;
                     if row.kind == Kind::Stale {
-                        sum[2] += u32::from(row.permitted);
+                        sum[2] += permitted;
                         sum[3] += 1;
                         assert!(stale.contains(&at));
                     } else {
                         live.insert(at);
-                        ranges.entry(row.ring).or_default().push((row.page, row.page + (1 << row.order)));
-                        assert_eq!(engine.windows.find(row.ring, row.order, row.page), Some(at));
+                        ranges.entry(row.owner).or_default().push((row.page, row.page + (1 << row.order)));
+                        assert_eq!(engine.windows.find(row.owner, row.order, row.page), Some(at));
                     }
                     engine.windows.cost(row.order) / engine.windows.base(1)
                 }
@@ -133,15 +139,19 @@ impl World {
                     idle += u32::from(!engine.store.is_permitted(frame) && row.holds == 0);
                 }
             }
-            for reference in engine.store.permitting(frame) {
-                linked += 1;
-                let window = engine.windows.owner(reference).expect("an entry outside of any window");
-                let entry = engine.windows.table.at(window);
-                let page = entry.page + (reference - engine.windows.base(window));
-                assert_eq!((entry.volume, page), (row.volume, row.page));
-                let (client, permits) = self.table.entries[reference as usize].permit.unwrap();
-                assert_eq!((client.0, permits.0), (entry.client, frame));
+            if !engine.store.is_permitted(frame) {
+                continue;
             }
+            let mut permits = 0;
+            for (window, offset) in engine.windows.permitting(row.volume, row.page, usize::MAX) {
+                permits += 1;
+                let reference = engine.windows.base(window) + offset;
+                assert_eq!(engine.windows.owner(reference), Some(window));
+                let (client, permitted) = self.table.entries[reference as usize].permit.unwrap();
+                assert_eq!((client.0, permitted.0), (engine.client_of(window), frame));
+            }
+            assert!(permits > 0 && permits == engine.store.permits(frame));
+            linked += permits as usize;
         }
         let entries = self.table.entries.iter().filter(|entry| entry.permit.is_some()).count();
         assert_eq!(entries, linked);

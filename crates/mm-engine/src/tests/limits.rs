@@ -130,7 +130,7 @@ fn the_tables_cost_what_they_may() {
         let sizes = TableSizes::new(1 << 18, 1 << 17, 100, 100, window);
         assert!(sizes.bytes_per_frame() <= 28.0);
         let bytes = sizes.bytes_per_reference();
-        if window == 1 { assert!(bytes <= 40.0) } else { assert!(bytes <= 10.0, "{bytes}") }
+        if window == 1 { assert!(bytes <= 40.0) } else { assert!(bytes <= 2.5, "{bytes}") }
     }
     for pages in [0, 1, 100, 4096, 100_000] {
         let sizes = TableSizes::fit(pages, 1000, 10, 10, 512, 8);

@@ -139,9 +139,9 @@ pub(super) fn engine(shape: Shape) -> Engine<'static> {
     let tables = Tables {
         frames: rows(sizes.frames),
         frame_buckets: rows(sizes.frame_buckets),
-        references: rows(sizes.references),
         windows: rows(sizes.windows),
         window_buckets: rows(sizes.window_buckets),
+        lender_buckets: rows(sizes.lender_buckets),
         rings: rows(sizes.rings),
         requests: rows(sizes.requests),
         clients: rows(sizes.clients),
@@ -154,7 +154,7 @@ impl World {
         let Shape { frames, references, limits, .. } = shape;
         let mut engine = engine(shape);
         engine.extend_references(references);
-        let entries = vec![Entry::default(); engine.store.refs.len() as usize];
+        let entries = vec![Entry::default(); engine.windows.base(engine.windows.table.len()) as usize];
         Self {
             engine,
             table: GrantTable { first: limits.first_reference, entries },
