@@ -1,7 +1,12 @@
 mod blk;
 mod blk_hostile;
+mod block_door;
+mod block_io;
+mod block_requests;
 mod dom0;
 mod net;
+mod stock;
 mod vbd;
+mod vbd_ends;
 mod vbd_random;
 mod world;

@@ -18,7 +18,7 @@ mod ring;
 
 pub use copies::{Copies, CopyFailed};
 pub use pieces::{Piece, Pieces};
-pub use request::{Operation, Reason, Refused, Request, Segment, Status, Tag};
+pub use request::{Operation, ReadPage, Reason, Refused, Request, Segment, Status, Tag};
 pub use ring::{BlockRing, OpenError};
 
 /// The largest `ring-page-order`: 16 pages, 512 requests. As in Linux.

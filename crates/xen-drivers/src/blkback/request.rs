@@ -162,11 +162,14 @@ pub struct Refused {
 }
 
 /// Copies the first bytes of a page of the client's; `false` if that is not to be had.
-pub(super) type ReadPage<'a> = &'a mut dyn FnMut(GrantRef, &mut [u8]) -> bool;
+pub type ReadPage<'a> = &'a mut dyn FnMut(GrantRef, &mut [u8]) -> bool;
 
 impl Request {
-    /// Makes sense of a slot's copy.
-    pub(super) fn check(
+    /// Makes sense of a slot's copy, of a disk that was offered so. `read_page` is called once at most.
+    ///
+    /// # Errors
+    /// [`Refused`]: what is to be answered at once.
+    pub fn check(
         words: &[u32; blkif::REQUEST_WORDS],
         disk: &BlockOffer,
         read_page: ReadPage<'_>,

@@ -7,7 +7,7 @@
 //! still has mapped are waited for, for [`RECLAIM_NS`], and then reported as quarantined. If the ring page itself cannot be had
 //! back, the disk is [`Health::Dead`] for good.
 
-mod wire;
+pub(crate) mod wire;
 
 use xen::{Access, Mfn, Port};
 use xen_ring::Front;

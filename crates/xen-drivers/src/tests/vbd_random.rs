@@ -4,15 +4,19 @@
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
+use xen::{GrantRef, Port};
 use xenstore::fake::Flavour;
 
-use super::world::{M1, World, XVDA};
-use crate::vbdback::{DeviceId, Event};
+use super::stock::DISK;
+use super::world::{M1, World, XVDA, map_offer};
+use crate::vbdback::{BadRing, DeviceId, Event, Unusable};
 
 #[derive(Clone, Copy, Debug)]
 enum Act {
     Create(u16),
     Says(u16, u8),
+    /// A frontend writes, or removes, one of the nodes that say where its ring is.
+    Publish(u16, usize, bool),
     Detach(u16, bool),
     Cleanup(u16),
     Answer(bool),
@@ -27,6 +31,7 @@ fn act() -> impl Strategy<Value = Act> {
     prop_oneof![
         4 => client.clone().prop_map(Act::Create),
         8 => (client.clone(), 0_u8..9).prop_map(|(c, s)| Act::Says(c, s)),
+        6 => (client.clone(), 0_usize..4, any::<bool>()).prop_map(|(c, k, w)| Act::Publish(c, k, w)),
         3 => (client.clone(), any::<bool>()).prop_map(|(c, f)| Act::Detach(c, f)),
         1 => client.clone().prop_map(Act::Cleanup),
         8 => prop::bool::weighted(0.8).prop_map(Act::Answer),
@@ -41,6 +46,8 @@ fn act() -> impl Strategy<Value = Act> {
 enum Told {
     Offered,
     Held,
+    /// There is a ring to map.
+    Ring,
     Connected,
     Closing,
     Idle,
@@ -63,8 +70,17 @@ impl Owner {
                 assert_eq!(told(self, device), Some(Told::Held));
                 self.0.insert(device.index(), (device, Told::Connected));
             }
+            Event::BlockRing { device, ring, disk } => {
+                assert_eq!(told(self, device), Some(Told::Held));
+                assert_eq!((ring.references(), ring.port, disk), (&[GrantRef(8)][..], Port(4), DISK));
+                self.0.insert(device.index(), (device, Told::Ring));
+            }
+            Event::Unusable { device, why: Unusable::Ring(bad), .. } => {
+                assert_eq!(told(self, device), Some(Told::Held));
+                assert_eq!(bad, BadRing::Port);
+            }
             Event::Closing(device) => {
-                assert!(matches!(told(self, device), Some(Told::Held | Told::Connected)));
+                assert!(matches!(told(self, device), Some(Told::Held | Told::Ring | Told::Connected)));
                 self.0.insert(device.index(), (device, Told::Closing));
             }
             Event::Gone(device) => {
@@ -83,7 +99,17 @@ impl Owner {
         for (device, told) in self.0.values_mut() {
             match *told {
                 Told::Offered if accept => {
-                    world.accept(*device);
+                    // Every second device is a disk as well.
+                    let disk = device.index().is_multiple_of(2).then_some(DISK);
+                    world.backend.accept(*device, Some(map_offer(100)), disk);
+                    *told = Told::Held;
+                }
+                Told::Ring => {
+                    if accept {
+                        world.backend.block_ready(*device);
+                    } else {
+                        world.backend.block_failed(*device, "no");
+                    }
                     *told = Told::Held;
                 }
                 Told::Offered => {
@@ -113,6 +139,16 @@ proptest! {
                     }
                 }
                 Act::Says(client, state) => world.client_says(client, &state.to_string()),
+                Act::Publish(client, key, write) => {
+                    let (key, value) = [("ring-ref", "8"), ("event-channel", "4"), ("ring-ref", "8"), ("ring-page-order", "0")][key];
+                    let front = format!("/local/domain/{client}/device/vbd/{XVDA}");
+                    let node = format!("{front}/{key}");
+                    if !write {
+                        world.server.get_mut().remove(&node);
+                    } else if world.server.get_mut().get(&front).is_some() {
+                        world.server.get_mut().set(&node, value);
+                    }
+                }
                 Act::Detach(client, force) => {
                     if world.state(client).is_some() {
                         world.server.get_mut().detach_vbd(M1, client, XVDA, force);
