@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 pub mod backend;
+pub mod blkif_requests;
 pub mod command_line;
 pub mod erofs;
 pub mod http_heads;
@@ -30,4 +31,5 @@ pub const TARGETS: &[Target] = &[
     ("command_line", command_line::run),
     ("blk_backend", backend::blk::run),
     ("net_backend", backend::net::run),
+    ("blkif_requests", blkif_requests::run),
 ];
