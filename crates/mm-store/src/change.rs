@@ -14,12 +14,28 @@ pub struct Base {
     pub pages: u32,
 }
 
+/// How long an overlay is kept.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Lifetime {
+    /// Until it is deleted.
+    #[default]
+    Persistent,
+    /// Until it is deleted or the store is opened again. Nothing of it is journaled, so a flush promises nothing and need not be asked.
+    Ephemeral,
+}
+
 impl Store<'_> {
     /// Makes an overlay, empty: it shows its base. It is there at once, and durable after the next flush.
     ///
     /// # Errors
     /// See [`CreateRefused`].
-    pub fn create(&mut self, name: &str, base: Base, quota: Option<u32>) -> Result<OverlayId, CreateRefused> {
+    pub fn create(
+        &mut self,
+        name: &str,
+        base: Base,
+        quota: Option<u32>,
+        lifetime: Lifetime,
+    ) -> Result<OverlayId, CreateRefused> {
         let text = Text::new(name).ok_or(CreateRefused::Name)?;
         if self.overlays.named(name).is_some() {
             return Err(CreateRefused::Exists);
@@ -38,9 +54,12 @@ impl Store<'_> {
         let Base { identity, pages } = base;
         let quota = quota.unwrap_or(NO_QUOTA);
         let entry = OverlayEntry { id, alive: true, base: identity, pages, quota, name: text };
-        self.append(&Record::Create(entry)).ok_or(CreateRefused::ReadOnly)?;
         *self.overlays.rows.at_mut(self.overlays.slot(id)) =
-            OverlayRow { state: State::Alive, entry, ..OverlayRow::default() };
+            OverlayRow { state: State::Alive, entry, lifetime, ..OverlayRow::default() };
+        if self.record(OverlayId(id), &Record::Create(entry)).is_none() {
+            self.overlays.rows.at_mut(self.overlays.slot(id)).state = State::Free;
+            return Err(CreateRefused::ReadOnly);
+        }
         Ok(OverlayId(id))
     }
 
@@ -89,12 +108,14 @@ impl Store<'_> {
         if !self.settled || !self.journal.admits(SMALL_RECORD, &self.geometry) {
             return Err(DeleteRefused::Busy);
         }
-        let sequence = self.append(&Record::Delete { overlay: overlay.0 }).ok_or(DeleteRefused::ReadOnly)?;
+        let deletion = self.record(overlay, &Record::Delete { overlay: overlay.0 });
+        let sequence = deletion.ok_or(DeleteRefused::ReadOnly)?;
         if let Some(row) = self.overlays.get_mut(overlay) {
             row.state = State::Deleting(sequence);
         }
         self.sweep.deleting += 1;
-        self.urgent = sequence;
+        self.urgent = self.urgent.max(sequence);
+        self.finish_deletions();
         Ok(())
     }
 
@@ -117,7 +138,7 @@ impl Store<'_> {
         }
         if mapped == 0 {
             if hidden.is_some() {
-                self.append(&Record::Hide { overlay: overlay.0, logical: block, count: done })
+                self.record(overlay, &Record::Hide { overlay: overlay.0, logical: block, count: done })
                     .ok_or(WriteRefused::ReadOnly)?;
             }
             return Ok(done);
@@ -125,7 +146,7 @@ impl Store<'_> {
         let any = (block..block + done).any(|block| self.map.find(overlay.0, block).is_some());
         if any || hidden.is_some() {
             let record = Record::Zero { overlay: overlay.0, logical: block, count: done };
-            let sequence = self.append(&record).ok_or(WriteRefused::ReadOnly)?;
+            let sequence = self.record(overlay, &record).ok_or(WriteRefused::ReadOnly)?;
             self.unmap(overlay, block, done, sequence);
         }
         Ok(done)
@@ -137,7 +158,7 @@ impl Store<'_> {
         for block in block..block + count {
             if let Some(row) = self.map.find(overlay.0, block) {
                 self.map.unhash(row);
-                self.map.supersede(row, sequence);
+                self.map.supersede(row, sequence, self.journal.durable);
                 gone += 1;
             }
         }

@@ -10,6 +10,7 @@
 
 use crate::Page;
 use crate::bytes::{put_u32, put_u64};
+use crate::change::Lifetime;
 use crate::format::{CheckpointHeader, Kind, OverlayEntry, Superblock, entry_mut};
 use crate::overlays::State;
 use crate::rows::FREE;
@@ -107,7 +108,7 @@ impl Store<'_> {
             match kind {
                 Kind::Rows => {
                     let row = first + at;
-                    let live = self.map.is_live(row) && self.overlays.exists(self.map.rows.at(row).overlay);
+                    let live = self.map.is_live(row) && self.overlays.persists(self.map.rows.at(row).overlay);
                     if row < self.map.rows.len() && live {
                         let row = self.map.rows.at(row);
                         for (place, word) in [(0, row.overlay), (4, row.logical), (8, row.crc)] {
@@ -117,7 +118,7 @@ impl Store<'_> {
                 }
                 Kind::Zeroes => {
                     let row = self.map.zeroes.at(first + at);
-                    if row.overlay != FREE && self.overlays.exists(row.overlay) {
+                    if row.overlay != FREE && self.overlays.persists(row.overlay) {
                         put_u32(entry, 0, row.overlay);
                         put_u32(entry, 4, row.key);
                         put_u64(entry, 8, row.bits);
@@ -125,7 +126,7 @@ impl Store<'_> {
                 }
                 Kind::Overlays => {
                     let row = self.overlays.rows.at(first + at);
-                    let alive = row.state == State::Alive;
+                    let alive = row.state == State::Alive && row.lifetime == Lifetime::Persistent;
                     let gone = OverlayEntry { id: row.entry.id, ..OverlayEntry::default() };
                     if alive { row.entry } else { gone }.write(entry);
                 }

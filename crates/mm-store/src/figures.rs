@@ -1,5 +1,6 @@
 //! What the store shows of itself.
 
+use crate::change::Lifetime;
 use crate::format::NO_QUOTA;
 use crate::geometry::Geometry;
 use crate::overlays::OverlayId;
@@ -100,6 +101,8 @@ pub struct OverlayFigures<'a> {
     pub mapped: u32,
     /// Rows for ranges that read as zeroes.
     pub zero_rows: u32,
+    /// How long it is kept.
+    pub lifetime: Lifetime,
     /// Whether a client has it.
     pub open: bool,
     /// Blocks read that were not what was written.
@@ -149,6 +152,7 @@ impl Store<'_> {
             quota: (row.entry.quota != NO_QUOTA).then_some(row.entry.quota),
             mapped: row.mapped,
             zero_rows: row.hidden,
+            lifetime: row.lifetime,
             open: row.open,
             rotten: row.rotten,
         })

@@ -3,7 +3,10 @@
 use std::vec::Vec;
 
 use crate::host::Tables;
-use crate::{BLOCK, Found, Page, Recovery, Verdict, WriteRefused, crc32c, format, probe};
+use crate::{
+    BLOCK, Base, Command, Found, Geometry, Lifetime, Page, Recovery, Verdict, WriteRefused, crc32c, format,
+    format_block, probe,
+};
 
 /// Data blocks for which tables are made; larger stores are not looked at.
 const MOST: u32 = 1 << 16;
@@ -66,4 +69,69 @@ pub fn exercise(image: &[u8]) -> usize {
         }
     }
     overlays.len()
+}
+
+/// A small good image, cut off while something was under way: different ones for different seeds, the same for the same.
+#[must_use]
+pub fn image(seed: u64) -> Vec<u8> {
+    let geometry = Geometry { journal: 16, data: 64, overlays: 4, zeroes: 8 };
+    let mut image = std::vec![0; geometry.blocks() as usize * BLOCK];
+    let put = |image: &mut Vec<u8>, block: u32, page: &Page| {
+        if let Some(place) = image.as_chunks_mut().0.get_mut(block as usize) {
+            *place = *page;
+        }
+    };
+    let mut page = [0; BLOCK];
+    format_block(geometry, [3; 16], 1, &mut page);
+    put(&mut image, 1, &page);
+    let mut tables = Tables::new(&geometry);
+    let mut recovery = Recovery::new(tables.memory(), geometry.blocks(), 2);
+    while let Some(reading) = recovery.next() {
+        let run: Vec<Page> = image
+            .as_chunks()
+            .0
+            .iter()
+            .skip(reading.block as usize)
+            .take(reading.blocks as usize)
+            .copied()
+            .collect();
+        recovery.done(Ok(&run));
+    }
+    let Ok(mut store) = recovery.finish() else { return image };
+    // A linear congruential generator (Knuth's constants): which steps, and where.
+    let mut state = seed;
+    let mut random = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        u32::try_from(state >> 33).unwrap_or(0)
+    };
+    let base = Base { identity: [1; 16], pages: 5000 };
+    for step in 0..120 + seed % 64 {
+        while let Some(command) = store.poll(&mut page) {
+            match command {
+                Command::Write { ticket, block } => {
+                    put(&mut image, block.0, &page);
+                    store.completed(ticket, Ok(()));
+                }
+                Command::Flush { ticket } => store.completed(ticket, Ok(())),
+            }
+        }
+        let overlay = store.overlays().nth(random() as usize % 3).map(|overlay| overlay.id);
+        match (overlay, random() % 16) {
+            (Some(overlay), 0) if step > 60 => drop(store.delete(overlay)),
+            (Some(overlay), 1 | 2) => drop(store.zero(overlay, random() % 4000, 1 + random() % 1000)),
+            (_, 3) => drop(store.flush(step)),
+            (Some(overlay), 4..) => {
+                let Ok(place) = store.begin_write(overlay, random() % 40) else { continue };
+                page.fill(random().to_le_bytes()[0]);
+                put(&mut image, place.disk.0, &page);
+                let _ = store.written(place, crc32c(&page), Ok(()));
+            }
+            _ => {
+                let name = if random() % 2 == 0 { "a" } else { "b" };
+                let _ = store.create(name, base, Some(30), Lifetime::Persistent);
+            }
+        }
+        while store.flushed().is_some() {}
+    }
+    image
 }

@@ -52,7 +52,7 @@ mod table;
 mod tests;
 mod work;
 
-pub use change::Base;
+pub use change::{Base, Lifetime};
 pub use crc::crc32c;
 pub use error::{
     CreateRefused, DeleteRefused, FlushRefused, IoFailed, OpenError, OpenRefused, Part, WriteRefused,

@@ -1,5 +1,6 @@
 //! The table of overlays.
 
+use crate::change::Lifetime;
 use crate::format::{NO_QUOTA, OverlayEntry};
 use crate::table::Table;
 
@@ -24,6 +25,7 @@ pub(crate) enum State {
 pub struct OverlayRow {
     pub(crate) state: State,
     pub(crate) entry: OverlayEntry,
+    pub(crate) lifetime: Lifetime,
     pub(crate) open: bool,
     /// Logical blocks that are mapped.
     pub(crate) mapped: u32,
@@ -49,6 +51,11 @@ impl Overlays<'_> {
     pub(crate) fn exists(&self, id: u32) -> bool {
         let row = self.rows.at(self.slot(id));
         row.entry.id == id && row.state != State::Free
+    }
+
+    /// Whether a checkpoint has to keep this overlay's mappings.
+    pub(crate) fn persists(&self, id: u32) -> bool {
+        self.exists(id) && self.rows.at(self.slot(id)).lifetime == Lifetime::Persistent
     }
 
     /// The row of an overlay that is there and not being deleted.

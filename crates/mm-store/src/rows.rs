@@ -148,15 +148,19 @@ impl<'a> Map<'a> {
         old
     }
 
-    /// A row that is no longer found waits until the journal block that says so is durable.
-    pub(crate) fn supersede(&mut self, row: u32, sequence: u64) {
+    /// A row that is no longer found waits until the journal block that says so is durable, if it is not.
+    pub(crate) fn supersede(&mut self, row: u32, sequence: u64, durable: u64) {
+        self.counts.live -= 1;
+        if sequence <= durable {
+            self.release(row);
+            return;
+        }
         *self.rows.at_mut(row) = Row { overlay: PENDING, logical: NIL, crc: low(sequence) };
         match self.newest {
             NIL => self.oldest = row,
             newest => self.rows.at_mut(newest).logical = row,
         }
         self.newest = row;
-        self.counts.live -= 1;
         self.counts.pending += 1;
     }
 

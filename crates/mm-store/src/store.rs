@@ -1,5 +1,6 @@
 //! Where a block is, and writing one.
 
+use crate::change::Lifetime;
 use crate::checkpoint::Checkpoint;
 use crate::error::{IoFailed, WriteRefused};
 use crate::figures::{Counters, RecoveryFigures};
@@ -180,15 +181,14 @@ impl Store<'_> {
             self.map.abandon(row);
             return if self.failed { Err(IoFailed) } else { result };
         }
-        let Some(sequence) =
-            self.append(&Record::Map { overlay: overlay.0, logical: block, disk: disk.0, crc })
-        else {
+        let record = Record::Map { overlay: overlay.0, logical: block, disk: disk.0, crc };
+        let Some(sequence) = self.record(overlay, &record) else {
             self.map.abandon(row);
             return Err(IoFailed);
         };
         let old = self.map.bind(row, crc);
         match old {
-            Some(old) => self.map.supersede(old, sequence),
+            Some(old) => self.map.supersede(old, sequence, self.journal.durable),
             None => {
                 if let Some(owner) = self.overlays.get_mut(overlay) {
                     owner.mapped += 1;
@@ -219,8 +219,14 @@ impl Store<'_> {
         Ok(row)
     }
 
-    /// Appends a record for which there is room. That there is none is a mistake of this crate's: the store stops writing.
-    pub(crate) fn append(&mut self, record: &Record) -> Option<u64> {
+    /// Appends a record of an overlay's, for which there is room, and gives the journal block that has to be durable before what it
+    /// supersedes is free. Of an ephemeral overlay nothing is journaled, and that is one that is durable.
+    ///
+    /// That there is no room is a mistake of this crate's: the store stops writing.
+    pub(crate) fn record(&mut self, overlay: OverlayId, record: &Record) -> Option<u64> {
+        if self.overlays.get(overlay).is_some_and(|row| row.lifetime == Lifetime::Ephemeral) {
+            return Some(self.journal.durable);
+        }
         let sequence = self.journal.append(record);
         match sequence {
             Some(_) => self.counters.records += 1,

@@ -104,8 +104,4 @@ impl Disk {
         }
         image
     }
-
-    pub(super) fn bytes(&self) -> Vec<u8> {
-        (0..self.blocks()).flat_map(|block| *self.read(block)).collect()
-    }
 }

@@ -6,7 +6,7 @@ use super::disk::Disk;
 use super::model::{Change, Model, Value, show, value};
 use super::{Random, recover};
 use crate::host::Tables;
-use crate::{Base, Command, Geometry, OverlayId, Place, Store, Ticket, WriteRefused, crc32c};
+use crate::{Base, Command, Geometry, Lifetime, OverlayId, Place, Store, Ticket, WriteRefused, crc32c};
 
 /// Something that the disk is doing.
 enum Under {
@@ -159,7 +159,11 @@ impl<'a> Machine<'a> {
 
     fn create(&mut self, pages: u32) -> Result<(), String> {
         let name = format!("o{}", self.random.below(100));
-        if let Ok(id) = self.store.create(&name, Base { pages, ..BASE }, None) {
+        let lifetime = if self.random.once_in(5) { Lifetime::Ephemeral } else { Lifetime::Persistent };
+        if let Ok(id) = self.store.create(&name, Base { pages, ..BASE }, None, lifetime) {
+            if lifetime == Lifetime::Ephemeral {
+                self.model.ephemeral.insert(id.0);
+            }
             self.model.change(Change::Create(id.0, pages));
         }
         Ok(())

@@ -37,6 +37,8 @@ pub(super) type State = BTreeMap<u32, Vec<Value>>;
 
 #[derive(Clone, Default)]
 pub(super) struct Model {
+    /// Overlays that no cut of power leaves.
+    pub(super) ephemeral: BTreeSet<u32>,
     flushed: State,
     since: Vec<Change>,
     /// Changes that went into `flushed`.
@@ -93,12 +95,15 @@ impl Model {
             }
         }
         for id in self.flushed.keys() {
-            if !found.contains_key(id) && !deleted.contains(id) {
+            if !found.contains_key(id) && !deleted.contains(id) && !self.ephemeral.contains(id) {
                 return Err(format!("overlay {id} is gone"));
             }
         }
         for (id, blocks) in found {
-            let may = may.get(id).ok_or(format!("overlay {id} is back"))?;
+            let may = may
+                .get(id)
+                .filter(|_| !self.ephemeral.contains(id))
+                .ok_or(format!("overlay {id} is back"))?;
             for (block, (value, may)) in blocks.iter().zip(may).enumerate() {
                 if !may.contains(value) {
                     return Err(format!("overlay {id} block {block}: {value:?}, may be {may:?}"));

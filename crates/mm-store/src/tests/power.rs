@@ -8,7 +8,7 @@ use crate::Geometry;
 use crate::host::Tables;
 
 /// Small, so that everything comes round: the journal, the blocks, rows of overlays and zeroes.
-const SMALL: Story = Story {
+pub(super) const SMALL: Story = Story {
     geometry: Geometry { journal: 16, data: 100, overlays: 4, zeroes: 8 },
     pages: 70,
     steps: 150,
@@ -16,18 +16,30 @@ const SMALL: Story = Story {
 };
 
 /// Several blocks of each kind in a checkpoint.
-const WIDE: Story = Story {
+pub(super) const WIDE: Story = Story {
     geometry: Geometry { journal: 40, data: 700, overlays: 40, zeroes: 300 },
     pages: 200,
     steps: 500,
     every: 6,
 };
 
-/// Histories one after another on one disk, power cut between them. Gives how many writes there were and how many cuts.
-fn histories(story: Story, seed: u64, count: u32) -> Result<(u64, u64), String> {
+/// What happened in histories.
+#[derive(Default, Debug)]
+struct Seen {
+    writes: u64,
+    cuts: u64,
+    checkpoints: u64,
+    /// Writes that recovery found not to have happened.
+    lost: u64,
+    /// Flushes that clients asked for, and flushes of the disk.
+    flushes: u64,
+    device_flushes: u64,
+}
+
+/// Histories one after another on one disk, power cut between them.
+fn histories(story: Story, seed: u64, count: u32, seen: &mut Seen) -> Result<(), String> {
     let mut random = Random::new(seed);
     let (mut disk, mut model) = (formatted(story.geometry), Model::default());
-    let (mut writes, mut cuts) = (0, 0);
     for _ in 0..count {
         let mut tables = Tables::new(&story.geometry);
         let mut machine = Machine::new(story, disk, &mut tables, model, random)?;
@@ -35,22 +47,26 @@ fn histories(story: Story, seed: u64, count: u32) -> Result<(u64, u64), String> 
         if machine.writes % 3 == 0 {
             machine.drain()?;
         }
-        writes += machine.writes;
-        cuts += machine.cuts + 1;
+        let figures = machine.store.figures();
+        seen.writes += machine.writes;
+        seen.cuts += machine.cuts + 1;
+        seen.checkpoints += figures.checkpoints;
+        seen.lost += figures.recovery.lost_writes;
+        seen.flushes += figures.flushes;
+        seen.device_flushes += figures.device_flushes;
         (disk, model, random) = machine.cut()?;
     }
-    Ok((writes, cuts))
+    Ok(())
 }
 
 fn all(story: Story, seeds: u64) {
-    let (mut writes, mut cuts) = (0, 0);
+    let mut seen = Seen::default();
     for seed in 0..seeds {
-        let done = histories(story, seed, 4).unwrap_or_else(|error| panic!("seed {seed}: {error}"));
-        writes += done.0;
-        cuts += done.1;
+        histories(story, seed, 4, &mut seen).unwrap_or_else(|error| panic!("seed {seed}: {error}"));
     }
-    println!("{writes} writes, {cuts} cuts of power");
-    assert!(cuts > 100 * seeds, "{writes} writes, {cuts} cuts");
+    println!("{seen:?}");
+    assert!(seen.cuts > 100 * seeds && seen.checkpoints > 4 * seeds && seen.lost > seeds, "{seen:?}");
+    assert!(seen.flushes > 50 * seeds && seen.device_flushes > 20 * seeds, "{seen:?}");
 }
 
 #[test]
@@ -66,8 +82,9 @@ fn nothing_flushed_is_lost_where_checkpoints_are_long() {
 #[test]
 fn every_mistake_in_the_order_of_writes_is_noticed() {
     for mutation in Mutation::ALL {
-        let noticed =
-            with(mutation, || (0..60).find_map(|seed| histories(SMALL, seed, 4).err().map(|e| (seed, e))));
+        let noticed = with(mutation, || {
+            (0..60).find_map(|seed| histories(SMALL, seed, 4, &mut Seen::default()).err().map(|e| (seed, e)))
+        });
         println!("{mutation:?}: {noticed:?}");
         assert!(noticed.is_some(), "{mutation:?} is not noticed");
     }
