@@ -40,6 +40,8 @@ pub(super) struct Machine<'a> {
     /// Writes to the disk, and cuts that were tried.
     pub(super) writes: u64,
     pub(super) cuts: u64,
+    /// Writes that did not happen, in all cuts.
+    pub(super) lost: u64,
     probe: Tables,
     again: Tables,
 }
@@ -70,6 +72,7 @@ impl<'a> Machine<'a> {
             stamp,
             writes: 0,
             cuts: 0,
+            lost: 0,
             probe: Tables::new(&story.geometry),
             again: Tables::new(&story.geometry),
         })
@@ -266,6 +269,7 @@ impl<'a> Machine<'a> {
         let image = self.disk.cut(&mut self.random);
         let run = 2 + self.random.below(9);
         let first = recover(&image, &mut self.probe, run).map_err(|error| format!("recovery: {error:?}"))?;
+        self.lost += first.figures().recovery.lost_writes;
         let found = show(&first, &image)?;
         self.model.judge(&found)?;
         // Another recovery, that reads otherwise, finds the same.

@@ -51,7 +51,7 @@ fn histories(story: Story, seed: u64, count: u32, seen: &mut Seen) -> Result<(),
         seen.writes += machine.writes;
         seen.cuts += machine.cuts + 1;
         seen.checkpoints += figures.checkpoints;
-        seen.lost += figures.recovery.lost_writes;
+        seen.lost += machine.lost;
         seen.flushes += figures.flushes;
         seen.device_flushes += figures.device_flushes;
         (disk, model, random) = machine.cut()?;
