@@ -7,7 +7,7 @@ use std::mem::{offset_of, size_of};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use xen_sys::{DomId, Errno, GrantStatus, event, grant, hypercall, memory, sched, start, trap};
+use xen_sys::{DomId, Errno, GrantStatus, blkif, event, grant, hypercall, memory, sched, start, trap};
 
 /// C expressions, each with what we have for it.
 macro_rules! table {
@@ -164,6 +164,43 @@ fn numbers() -> Vec<(String, i128)> {
         "__builtin_offsetof(struct shared_info, wc_nsec)" => usize(start::shared_info::WC_NSEC),
         "__builtin_offsetof(struct shared_info, wc_sec_hi)" => usize(start::shared_info::WC_SEC_HI),
         "sizeof(struct shared_info)" => usize(start::shared_info::SIZE),
+    }
+}
+
+/// The block interface: numbers, and where the drivers look for the fields of requests and responses.
+fn block_interface() -> Vec<(String, i128)> {
+    let usize = |n: usize| i64::try_from(n).unwrap();
+    table! {
+        "BLKIF_OP_READ" => blkif::op::READ,
+        "BLKIF_OP_WRITE" => blkif::op::WRITE,
+        "BLKIF_OP_WRITE_BARRIER" => blkif::op::WRITE_BARRIER,
+        "BLKIF_OP_FLUSH_DISKCACHE" => blkif::op::FLUSH_DISKCACHE,
+        "BLKIF_OP_DISCARD" => blkif::op::DISCARD,
+        "BLKIF_OP_INDIRECT" => blkif::op::INDIRECT,
+        "BLKIF_RSP_OKAY" => blkif::rsp::OKAY,
+        "BLKIF_RSP_ERROR" => blkif::rsp::ERROR,
+        "BLKIF_RSP_EOPNOTSUPP" => blkif::rsp::EOPNOTSUPP,
+        "BLKIF_MAX_SEGMENTS_PER_REQUEST" => usize(blkif::MAX_SEGMENTS),
+        "VDISK_READONLY" => blkif::VDISK_READONLY,
+        "sizeof(struct blkif_request)" => usize(blkif::REQUEST_WORDS * 4),
+        "sizeof(struct blkif_response)" => usize(blkif::RESPONSE_WORDS * 4),
+        "sizeof(struct blkif_request_segment)" => usize(blkif::SEGMENT_BYTES),
+        "__builtin_offsetof(struct blkif_request_segment, first_sect)" => 4,
+        "__builtin_offsetof(struct blkif_request_segment, last_sect)" => 5,
+        "__builtin_offsetof(struct blkif_request, nr_segments)" => 1,
+        "__builtin_offsetof(struct blkif_request, id)" => 2 * 4,
+        "__builtin_offsetof(struct blkif_request, sector_number)" => 4 * 4,
+        "__builtin_offsetof(struct blkif_request, seg)" => 6 * 4,
+        "__builtin_offsetof(struct blkif_request_discard, id)" => 2 * 4,
+        "__builtin_offsetof(struct blkif_request_discard, sector_number)" => 4 * 4,
+        "__builtin_offsetof(struct blkif_request_discard, nr_sectors)" => 6 * 4,
+        "__builtin_offsetof(struct blkif_request_indirect, indirect_op)" => 1,
+        "__builtin_offsetof(struct blkif_request_indirect, nr_segments)" => 2,
+        "__builtin_offsetof(struct blkif_request_indirect, id)" => 2 * 4,
+        "__builtin_offsetof(struct blkif_request_indirect, sector_number)" => 4 * 4,
+        "__builtin_offsetof(struct blkif_request_indirect, indirect_grefs)" => 7 * 4,
+        "__builtin_offsetof(struct blkif_response, operation)" => 8,
+        "__builtin_offsetof(struct blkif_response, status)" => 10,
     }
 }
 
@@ -365,12 +402,12 @@ fn run(command: &mut Command) -> String {
 
 #[test]
 fn layouts_and_numbers_are_those_of_xens_headers() {
-    let table: Vec<_> = numbers().into_iter().chain(structures()).collect();
+    let table: Vec<_> = numbers().into_iter().chain(structures()).chain(block_interface()).collect();
     let mut program = String::from(
         "#include <stdint.h>\n#include <stdio.h>\n#define __XEN_INTERFACE_VERSION__ 0x00040d00\n\
          #include <xen/xen.h>\n#include <xen/errno.h>\n#include <xen/event_channel.h>\n#include <xen/grant_table.h>\n\
          #include <xen/memory.h>\n#include <xen/sched.h>\n#include <xen/vcpu.h>\n#include <xen/version.h>\n\
-         #include <xen/callback.h>\nint main(void) {\n",
+         #include <xen/callback.h>\n#include <xen/io/blkif.h>\nint main(void) {\n",
     );
     for (expression, _) in &table {
         // Masks are written with all bits; what counts is the value that a field of ours holds.

@@ -58,11 +58,7 @@ fn disk() -> impl Strategy<Value = BlockOffer> {
 type Verdict = Result<(Operation, Vec<(u32, u8, u8)>), Status>;
 
 /// What blkif.h and xen-blkback say of a slot, written down without thrift.
-fn naive(
-    words: &[u32; 28],
-    page: Option<&[u8]>,
-    disk: &BlockOffer,
-) -> Verdict {
+fn naive(words: &[u32; 28], page: Option<&[u8]>, disk: &BlockOffer) -> Verdict {
     let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
     let number = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight"));
     let features = disk.features;

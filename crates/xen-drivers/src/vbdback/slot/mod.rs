@@ -198,7 +198,7 @@ impl Slot {
         let mut text: heapless::String<64> = heapless::String::new();
         // Cut to what fits.
         let _ = core::fmt::Write::write_fmt(&mut text, format_args!("{why}"));
-        self.writes.push(Write::Error(Text::cut(&text)), false);
+        self.writes.push_error(&text);
         // The device is abandoned when its owner hears this.
         self.event = Some(Pending::Unusable(why));
     }
@@ -224,7 +224,7 @@ impl Slot {
 
     pub(super) fn refuse(&mut self, reason: &str) {
         self.machine.refused();
-        self.writes.push(Write::Error(Text::cut(reason)), false);
+        self.writes.push_error(reason);
         self.dirty = true;
     }
 
@@ -237,7 +237,7 @@ impl Slot {
 
     pub(super) fn block_failed(&mut self, reason: &str) {
         if core::mem::take(&mut self.mapping) {
-            self.writes.push(Write::Error(Text::cut(reason)), false);
+            self.writes.push_error(reason);
             self.abandon();
         }
     }

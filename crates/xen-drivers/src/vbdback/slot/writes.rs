@@ -14,7 +14,8 @@ pub(super) enum Write {
     Transport(u8),
     /// [`Offer::properties`](super::Offer::properties).
     Properties(u8),
-    Error(Text<64>),
+    /// [`Writes::error`].
+    Error,
     State(XenbusState),
     Remove,
 }
@@ -23,12 +24,14 @@ pub(super) enum Write {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Writes {
     queue: [Option<Write>; WRITES],
+    /// What `error` is to say.
+    error: Text<64>,
     /// When the first may go, at the earliest.
     pub(super) hold_until: u64,
 }
 
 impl Writes {
-    pub(super) const NONE: Self = Self { queue: [None; WRITES], hold_until: 0 };
+    pub(super) const NONE: Self = Self { queue: [None; WRITES], error: Text::EMPTY, hold_until: 0 };
 
     pub(super) fn is_empty(&self) -> bool {
         self.queue[0].is_none()
@@ -49,6 +52,12 @@ impl Writes {
         if let Some(place) = place {
             *place = Some(write);
         }
+    }
+
+    /// Puts why the device is not served at the end; as much of it as fits.
+    pub(super) fn push_error(&mut self, reason: &str) {
+        self.error = Text::cut(reason);
+        self.push(Write::Error, false);
     }
 
     fn pop(&mut self) {
@@ -76,7 +85,9 @@ impl Slot {
         match self.writes.queue[0] {
             Some(Write::Transport(index)) => number(self.offer.transport(index)),
             Some(Write::Properties(index)) => number(self.offer.properties(index)),
-            Some(Write::Error(text)) => client.write(none, &self.back("/error")?, text.as_str().as_bytes()),
+            Some(Write::Error) => {
+                client.write(none, &self.back("/error")?, self.writes.error.as_str().as_bytes())
+            }
             Some(Write::State(state)) => client.write(none, &self.back("/state")?, state.value().as_bytes()),
             Some(Write::Remove) => client.rm(none, &self.back("")?),
             None => Err(SendError::TooLong),
