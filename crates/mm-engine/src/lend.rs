@@ -25,10 +25,7 @@ impl Engine<'_> {
     pub(crate) fn window(&self, ring: u32, page: u32) -> Option<u32> {
         let row = self.rings.at(ring);
         let id = u16::try_from(ring).ok()?;
-        (0..)
-            .zip(row.by_order)
-            .filter(|(_, windows)| *windows > 0)
-            .find_map(|(order, _)| self.windows.find(id, order, page))
+        row.orders().find_map(|order| self.windows.find(id, order, page))
     }
 
     /// Lends the page, which is in this frame, with what else of its window is in memory. Gives the window and which of
@@ -116,9 +113,7 @@ impl Engine<'_> {
         client.references = client.references.saturating_add(cost);
         let row = self.rings.at_mut(ring);
         push(&mut self.windows.table, &mut row.windows, window);
-        if let Some(windows) = row.by_order.get_mut(usize::from(order)) {
-            *windows += 1;
-        }
+        row.opened(order);
         self.counters.windows += 1;
         Ok(window)
     }
@@ -133,12 +128,10 @@ impl Engine<'_> {
             // The range of the next order is this one and its other half: look for windows in there, all of them smaller
             // or equal, since one that is larger would have the page itself in it.
             let half = (page >> order ^ 1) << order;
-            for (inner, windows) in (0..=order).zip(row.by_order).skip(usize::from(least)) {
-                let step = 1usize << inner;
+            for inner in row.orders().filter(|inner| (least..=order).contains(inner)) {
                 let end = half.saturating_add(1 << order);
-                if windows > 0
-                    && (half..end).step_by(step).any(|page| self.windows.find(id, inner, page).is_some())
-                {
+                let mut pages = (half..end).step_by(1 << inner);
+                if pages.any(|page| self.windows.find(id, inner, page).is_some()) {
                     return order;
                 }
             }

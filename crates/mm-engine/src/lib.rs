@@ -22,10 +22,12 @@
 )]
 
 mod answer;
+mod buckets;
 mod cache;
 mod effect;
 mod engine;
 mod figures;
+mod forget;
 mod idle;
 mod ids;
 mod lend;

@@ -80,9 +80,7 @@ impl Engine<'_> {
         self.windows.hide(window);
         let row = self.rings.at_mut(u32::from(entry.owner));
         unlink(&mut self.windows.table, &mut row.windows, window);
-        if let Some(windows) = row.by_order.get_mut(usize::from(entry.order)) {
-            *windows = windows.saturating_sub(1);
-        }
+        row.closed(entry.order);
         self.clear_window(window, grants);
         let left = self.windows.permitted(window);
         if left == 0 {

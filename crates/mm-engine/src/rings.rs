@@ -24,6 +24,7 @@ pub(crate) enum RingState {
 
 /// One ring's row.
 #[derive(Clone, Copy, Debug)]
+#[repr(align(64))]
 pub struct RingEntry {
     pub(crate) state: RingState,
     pub(crate) client: u16,
@@ -40,8 +41,8 @@ pub struct RingEntry {
     pub(crate) slots: u16,
     pub(crate) listen: Option<u32>,
     pub(crate) windows: List,
-    /// Windows of each order.
-    pub(crate) by_order: [u32; MAX_ORDER as usize + 1],
+    /// Windows of each order; where there were ever 65,535, it stays so until the ring has no window left.
+    pub(crate) by_order: [u16; MAX_ORDER as usize + 1],
     /// Next free ring; next closing ring.
     pub(crate) next: u32,
     /// Next ring of the same client.
@@ -68,6 +69,31 @@ impl Default for RingEntry {
     }
 }
 
+impl RingEntry {
+    /// The orders of which it may have windows.
+    pub(crate) fn orders(&self) -> impl Iterator<Item = u8> {
+        (0..).zip(self.by_order).filter(|(_, windows)| *windows > 0).map(|(order, _)| order)
+    }
+
+    /// It has one more window of this order.
+    pub(crate) fn opened(&mut self, order: u8) {
+        if let Some(windows) = self.by_order.get_mut(usize::from(order)) {
+            *windows = windows.saturating_add(1);
+        }
+    }
+
+    /// It has one window less, and the list of its windows knows already.
+    pub(crate) fn closed(&mut self, order: u8) {
+        if self.windows.oldest == NIL {
+            self.by_order = Default::default();
+        } else if let Some(windows) = self.by_order.get_mut(usize::from(order))
+            && *windows < u16::MAX
+        {
+            *windows = windows.saturating_sub(1);
+        }
+    }
+}
+
 /// Where a client is in its life.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum ClientState {
@@ -82,6 +108,7 @@ pub enum ClientState {
 
 /// One client's row.
 #[derive(Clone, Copy, Debug)]
+#[repr(C, align(64))]
 pub struct ClientEntry {
     pub(crate) state: ClientState,
     pub(crate) group: Option<u16>,
@@ -101,10 +128,10 @@ pub struct ClientEntry {
     /// R: entries of live windows that it maps, as of the last whole scan; and of the scan under way.
     pub(crate) mapped: u32,
     pub(crate) mapped_next: u32,
-    pub(crate) report: ClientReport,
+    pub(crate) faults: u32,
     pub(crate) served: u64,
     pub(crate) copies: u64,
-    pub(crate) faults: u32,
+    pub(crate) report: ClientReport,
 }
 
 impl Default for ClientEntry {

@@ -1,7 +1,8 @@
 //! How large the tables are: what the caller allocates at boot.
 
-use core::mem::size_of;
+use core::mem::{offset_of, size_of};
 
+use crate::buckets::{BUCKETS, memory_of};
 use crate::engine::granule;
 use crate::rings::{ClientEntry, RequestEntry, RingEntry, SLOTS};
 use crate::store::FrameEntry;
@@ -9,12 +10,15 @@ use crate::windows::WindowEntry;
 
 const _: () = assert!(size_of::<FrameEntry>() == 24);
 const _: () = assert!(size_of::<WindowEntry>() == 32);
+// What every request changes of them is in one line of the cache.
+const _: () = assert!(size_of::<RingEntry>() == 64);
+const _: () = assert!(offset_of!(ClientEntry, report) == 64);
 
 /// Memory for the engine: slices of the lengths of [`TableSizes`], whatever they hold.
 pub struct Tables<'a> {
     /// One row for each page of the store.
     pub frames: &'a mut [FrameEntry],
-    /// Hash of frames; a power of two.
+    /// Hash of frames.
     pub frame_buckets: &'a mut [u32],
     /// One row for each granule of references.
     pub windows: &'a mut [WindowEntry],
@@ -65,7 +69,7 @@ impl TableSizes {
         let rings = rings.min(u32::from(u16::MAX)) as usize;
         Self {
             frames,
-            frame_buckets: frames.max(1).next_power_of_two(),
+            frame_buckets: memory_of(frames.div_ceil(BUCKETS).max(1).next_power_of_two()),
             references: windows << granule,
             windows,
             window_buckets: windows.max(1).next_power_of_two(),

@@ -4,6 +4,7 @@
 //! request holds is on the *idle* list, the only place from which frames are taken again: so a frame that a client can
 //! map is never written to. A frame knows how many entries permit it; which, is found by its page (see `lenders`).
 
+use crate::buckets::{Line, bucket, bucket_mut, lines, place};
 use crate::table::{NIL, Table, scramble};
 
 /// What a frame does.
@@ -93,7 +94,7 @@ pub(crate) const WANTED: u8 = 64;
 /// Frames, and their hash.
 pub(crate) struct Store<'a> {
     pub(crate) frames: Table<'a, FrameEntry>,
-    buckets: Table<'a, u32>,
+    buckets: Table<'a, Line>,
     seed: u64,
     free: u32,
     pub(crate) oldest: u32,
@@ -112,11 +113,11 @@ pub(crate) struct Store<'a> {
 }
 
 impl<'a> Store<'a> {
-    /// Everything free. The number of buckets must be a power of two.
+    /// Everything free.
     pub(crate) fn new(frames: &'a mut [FrameEntry], buckets: &'a mut [u32], seed: u64) -> Self {
         let mut store = Self {
             frames: Table::new(frames),
-            buckets: Table::new(buckets),
+            buckets: Table::new(lines(buckets)),
             seed,
             free: NIL,
             oldest: NIL,
@@ -128,8 +129,8 @@ impl<'a> Store<'a> {
             kept: 0,
             counts: [0; 6],
         };
-        for bucket in 0..store.buckets.len() {
-            *store.buckets.at_mut(bucket) = NIL;
+        for line in 0..store.buckets.len() {
+            *store.buckets.at_mut(line) = [NIL; 16];
         }
         for frame in (0..store.frames.len()).rev() {
             store.frames.at_mut(frame).chain = store.free;
@@ -157,24 +158,28 @@ impl<'a> Store<'a> {
         *to = to.saturating_add(1);
     }
 
-    /// Sixteen neighbours share a cache line of buckets, since they are looked up together; their places in it are mixed too, so
-    /// that a choice of pages such as every sixteenth gains nothing.
+    /// Sixteen neighbours share a line of buckets, since they are looked up together; their places in it are mixed too, so that a
+    /// choice of pages such as every sixteenth gains nothing.
     fn hash(&self, volume: u16, page: u32) -> u64 {
         scramble(self.seed, u64::from(volume) << 32 | u64::from(page >> 4))
     }
 
-    fn bucket_of(&self, hash: u64, page: u32) -> u32 {
-        let place = (page ^ low(hash >> 32)) & 15;
-        (low(hash) << 4 | place) & self.buckets.len().wrapping_sub(1)
+    /// The line of buckets of a hash.
+    fn line(&self, hash: u64) -> u32 {
+        low(hash) & self.buckets.len().wrapping_sub(1)
     }
 
-    fn bucket(&self, volume: u16, page: u32) -> u32 {
-        self.bucket_of(self.hash(volume, page), page)
+    fn bucket(&mut self, volume: u16, page: u32) -> &mut u32 {
+        let hash = self.hash(volume, page);
+        let line = self.line(hash);
+        bucket_mut(self.buckets.at_mut(line), place(hash, page))
     }
 
     /// The frame that holds, or will hold, this page.
     pub(crate) fn find(&self, volume: u16, page: u32) -> Option<u32> {
-        self.follow(*self.buckets.at(self.bucket(volume, page)), volume, page)
+        let hash = self.hash(volume, page);
+        let first = bucket(self.buckets.at(self.line(hash)), place(hash, page));
+        self.follow(first, volume, page)
     }
 
     /// The frame of this page in a chain that begins with this one.
@@ -203,11 +208,12 @@ impl<'a> Store<'a> {
     /// of them there are.
     pub(crate) fn residents(&self, volume: u16, first: u32, wanted: u16) -> ([u32; 16], u16) {
         let hash = self.hash(volume, first);
+        let line = self.buckets.at(self.line(hash));
         let mut frames = [NIL; 16];
-        // First all buckets, then all rows, so that the processor fetches them side by side.
+        // One line has all buckets. No row has to wait for another, so the processor fetches them side by side.
         for (offset, frame) in (0..).zip(&mut frames) {
             if wanted >> offset & 1 == 1 {
-                *frame = *self.buckets.at(self.bucket_of(hash, first.saturating_add(offset)));
+                *frame = bucket(line, place(hash, first.saturating_add(offset)));
             }
         }
         let mut there = 0;
@@ -257,8 +263,7 @@ impl<'a> Store<'a> {
 
     /// From now on the taken frame is found by this page.
     pub(crate) fn name(&mut self, frame: u32, volume: u16, page: u32, state: State) {
-        let bucket = self.bucket(volume, page);
-        let chain = core::mem::replace(self.buckets.at_mut(bucket), frame);
+        let chain = core::mem::replace(self.bucket(volume, page), frame);
         let class = self.frames.at(frame).class;
         *self.frames.at_mut(frame) =
             FrameEntry { page, chain, volume, state, class, ..FrameEntry::default() };
@@ -296,10 +301,10 @@ impl<'a> Store<'a> {
     /// Takes the frame out of its hash bucket, if it is there: it is no longer found by its page.
     pub(crate) fn unname(&mut self, frame: u32) {
         let row = *self.frames.at(frame);
-        let bucket = self.bucket(row.volume, row.page);
-        let mut at = *self.buckets.at(bucket);
+        let first = self.bucket(row.volume, row.page);
+        let mut at = *first;
         if at == frame {
-            *self.buckets.at_mut(bucket) = row.chain;
+            *first = row.chain;
             return;
         }
         for _ in 0..self.frames.len() {

@@ -5,10 +5,10 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 
-use super::Row;
+use super::{Row, Samples};
 use crate::{image, paths};
 
-/// One line of `crates/mm-engine/examples/rate.rs`.
+/// One line of `crates/mm-engine/examples/rate`.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Rate {
     /// `grant`: at random places; `sequential`: the page after the last window.
@@ -17,50 +17,72 @@ pub struct Rate {
     pub clients: u32,
     /// Pages of the volume, all in memory.
     pub pages: u32,
-    /// Requests a second, releases of windows among them.
+    /// Requests a second, releases of windows among them, at best.
     pub requests_per_second: f64,
-    /// Time of one fault, with the release that goes with it.
-    pub nanoseconds_per_fault: f64,
-    /// Time for each page lent.
-    pub nanoseconds_per_page: f64,
+    /// Nanoseconds of one fault, with the release that goes with it.
+    pub fault: Spread,
+    /// Nanoseconds for each page lent.
+    pub page: Spread,
+    /// What memory alone costs in tables of these sizes; only for `grant`.
+    pub floor: Option<Floor>,
 }
+
+/// Of many slices of a measurement.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize)]
+pub struct Spread {
+    /// The least: other work on the machine only adds.
+    pub least: f64,
+    /// The one in the middle.
+    pub median: f64,
+    /// A tenth of them is higher.
+    pub high: f64,
+}
+
+/// A fault that does nothing but change so many lines of memory.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize)]
+pub struct Floor {
+    /// Random places, each known only when the one before was read.
+    pub places: u32,
+    /// Lines of the cache at them.
+    pub lines: u32,
+    /// Nanoseconds.
+    pub fault: Spread,
+    /// The engine's fault divided by this one, both measured by turns: the one in the middle.
+    pub ratio: f64,
+}
+
+impl From<Spread> for Samples {
+    fn from(Spread { least, median, high }: Spread) -> Self {
+        Samples { count: SLICES, low: least, median, high }
+    }
+}
+
+/// Slices of each measurement of the engine's example.
+const SLICES: usize = 30;
+/// By how much the ratio to the floor may rise above that of the smallest tables, where all is "flat".
+const FLAT: f64 = 1.3;
 
 /// Runs the engine's own measurement for `seconds` a pair, in release mode; the rows and the numbers behind them.
 pub fn host(seconds: f64) -> Result<(Vec<Row>, Vec<Rate>)> {
-    let rates = rates(seconds)?;
-    let mut rows = Vec::new();
-    for kind in ["grant", "sequential"] {
-        let of = |clients: u32, pages: u32| {
-            rates.iter().find(|rate| rate.kind == kind && rate.clients == clients && rate.pages == pages)
-        };
-        let mut sizes: Vec<(u32, u32)> =
-            rates.iter().filter(|rate| rate.kind == kind).map(|rate| (rate.clients, rate.pages)).collect();
-        sizes.sort_unstable();
+    let mut rates = rates(seconds)?;
+    rates.sort_by(|a, b| (&a.kind, a.clients, a.pages).cmp(&(&b.kind, b.clients, b.pages)));
+    let first = rates.iter().find_map(|rate| rate.floor).context("no floor")?;
+    let rows = rates.iter().map(|rate| {
+        let what = format!("{}: {} clients, {} pages", rate.kind, rate.clients, rate.pages);
+        let requests = format!("{:.0} requests/s", rate.requests_per_second);
         // Sequential windows grow, so their requests are not alike: pages are.
-        let (cost, unit) = match kind {
-            "grant" => (nanoseconds as fn(&Rate) -> f64, "ns a fault"),
-            _ => (per_page as fn(&Rate) -> f64, "ns a page"),
+        let Some(floor) = rate.floor else {
+            let row = Row::value(what, rate.page.least, "ns a page").note(requests);
+            return Row { samples: Some(rate.page.into()), ..row };
         };
-        let first = cost(of(1, 1000).context("no rate for one client and 1000 pages")?);
-        for (clients, pages) in sizes {
-            let rate = of(clients, pages).context("no rate")?;
-            let what = format!("{kind}: {clients} clients, {pages} pages");
-            rows.push(Row::value(what, cost(rate), unit).note(format!(
-                "{:.0} requests/s; {:.1} × the first line",
-                rate.requests_per_second,
-                cost(rate) / first
-            )));
-        }
-    }
-    Ok((rows, rates))
-}
-
-fn nanoseconds(rate: &Rate) -> f64 {
-    rate.nanoseconds_per_fault
-}
-
-fn per_page(rate: &Rate) -> f64 {
-    rate.nanoseconds_per_page
+        let row = Row::value(what, rate.fault.least, "ns a fault").note(format!(
+            "{requests}; floor: {} lines at {} places, {:.0} ns at least",
+            floor.lines, floor.places, floor.fault.least
+        ));
+        let (samples, floors) = (Some(rate.fault.into()), Some(floor.fault.into()));
+        Row { samples, floor: floors, ratio: Some(floor.ratio), ..row }.budget(FLAT * first.ratio)
+    });
+    Ok((rows.collect(), rates))
 }
 
 fn rates(seconds: f64) -> Result<Vec<Rate>> {

@@ -149,6 +149,18 @@ fn a_freed_block_is_forgotten_even_while_it_is_read() {
 }
 
 #[test]
+fn who_is_gone_leaves_nothing_in_memory() {
+    let (mut world, [_, _, memory]) = block_world(roomy());
+    for page in [3, 4, 5, 40, 41] {
+        world.fill((memory.0, page)).unwrap();
+    }
+    world.engine.forget_range(memory, 4..41);
+    let mut there = |page: &u64| world.engine.resident(memory, *page).is_some();
+    assert_eq!((0..1000).filter(&mut there).collect::<Vec<_>>(), [3, 41]);
+    assert_eq!(world.engine.page_states().dirty, 2);
+}
+
+#[test]
 fn a_forgotten_page_that_is_lent_stays_until_it_is_released() {
     let (mut world, [base, ..]) = block_world(small(200, 2));
     let peer = client(&mut world, base);

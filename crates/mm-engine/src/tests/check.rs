@@ -89,7 +89,7 @@ impl World {
         for ring in 0..engine.rings.len() {
             let row = engine.rings.at(ring);
             let windows = self.list(row.windows);
-            let orders: u32 = row.by_order.iter().sum();
+            let orders: u32 = row.by_order.iter().copied().map(u32::from).sum();
             assert_eq!(windows.len(), orders as usize);
             listed.extend(windows);
         }

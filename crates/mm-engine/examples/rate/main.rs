@@ -1,22 +1,26 @@
 //! How many requests a second the engine answers on this machine, by number of clients and of pages: one JSON object for
-//! each pair, on a line of its own. Flat is the aim.
+//! each pair, on a line of its own. Flat above the floor is the aim.
 //!
-//! `cargo run --release -p mm-engine --example rate [SECONDS]` measures each pair for so long (0.3 s unless told).
+//! `cargo run --release -p mm-engine --example rate [SECONDS [KIND CLIENTS PAGES]]` measures each pair, or this one, for so long
+//! (0.3 s unless told). With each comes its floor (see `floor.rs`), measured by turns with it.
 //! Each request is a `Grant` of a page that is in memory, taken by a random client at a random place (`grant`), or of the
 //! page that continues its last answer (`sequential`); windows are given back as a client does whose table is full.
 #![expect(clippy::unwrap_used, reason = "a program for people: it stops where something is wrong")]
 
-use std::collections::VecDeque;
+mod floor;
+
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
+use floor::Floor;
 use mm_engine::*;
 use mm_proto::{Request, RequestBody, Status};
 
 /// Windows that a client keeps.
-const KEPT: u32 = 4;
+const KEPT: usize = 4;
+const KEPT_WINDOWS: u32 = 4;
 /// Slices of each measurement.
-const SLICES: u32 = 10;
+const SLICES: u32 = 30;
 
 struct Table(Vec<u64>);
 
@@ -45,8 +49,8 @@ fn rows<T: Clone + Default>(count: usize) -> &'static mut [T] {
 
 struct Ring {
     id: RingId,
-    /// Windows that it holds, by their references.
-    held: VecDeque<(u32, u32)>,
+    /// Windows that it holds, by their references, oldest first.
+    held: [(u32, u32); KEPT],
     /// The page after its last window.
     next: u64,
 }
@@ -61,8 +65,8 @@ struct Bench {
 }
 
 impl Bench {
-    fn new(clients: u32, pages: u32) -> Self {
-        let references = (clients * (KEPT + 1) * 16).max(1 << 16);
+    fn new(clients: u32, pages: u32) -> (Self, TableSizes) {
+        let references = (clients * (KEPT_WINDOWS + 1) * 16).max(1 << 16);
         let sizes = TableSizes::new(pages + 64, references, clients, clients, 512);
         let tables = Tables {
             frames: rows(sizes.frames),
@@ -83,7 +87,7 @@ impl Bench {
         for _ in 0..clients {
             let client = bench.engine.admit().unwrap();
             let ring = bench.engine.attach(client, volume).unwrap();
-            bench.rings.push(Ring { id: ring, held: VecDeque::new(), next: 0 });
+            bench.rings.push(Ring { id: ring, held: [(0, 0); KEPT], next: 0 });
             bench.send(ring, RequestBody::Hello { version: 1, window: 512 });
         }
         // The whole volume is read once, by copies, so that nothing is lent yet.
@@ -106,7 +110,7 @@ impl Bench {
                 }
             }
         }
-        bench
+        (bench, sizes)
     }
 
     fn send(&mut self, ring: RingId, body: RequestBody) {
@@ -132,13 +136,14 @@ impl Bench {
         assert_eq!(response.status, Status::Ok);
         let run = (response.reference, response.count);
         self.rings[at].next = response.page + u64::from(response.count);
-        if !self.rings[at].held.contains(&run) {
-            self.rings[at].held.push_back(run);
-        }
-        if self.rings[at].held.len() <= KEPT as usize {
+        if self.rings[at].held.contains(&run) {
             return 1;
         }
-        let (reference, count) = self.rings[at].held.pop_front().unwrap();
+        let (reference, count) = std::mem::replace(&mut self.rings[at].held[0], run);
+        self.rings[at].held.rotate_left(1);
+        if count == 0 {
+            return 1;
+        }
         self.send(ring, RequestBody::Release { reference, count });
         2
     }
@@ -160,31 +165,70 @@ impl Bench {
     }
 }
 
+/// The least of them, the middle, and the one that a tenth is above.
+fn spread(values: &mut [f64]) -> [f64; 3] {
+    values.sort_by(f64::total_cmp);
+    [values[0], values[values.len() / 2], values[values.len() * 9 / 10]]
+}
+
+fn json([least, median, high]: [f64; 3]) -> String {
+    format!("{{\"least\":{least:.1},\"median\":{median:.1},\"high\":{high:.1}}}")
+}
+
+/// Measures one pair, and prints it.
+fn measure(sequential: bool, clients: u32, pages: u32, seconds: f64) {
+    let (mut bench, sizes) = Bench::new(clients, pages);
+    // Until everybody holds what it keeps.
+    for _ in 0..clients * (KEPT_WINDOWS + 2) {
+        bench.fault(sequential);
+    }
+    let mut floor = Floor::new(&sizes);
+    let (mut faults, mut lent, mut floors, mut ratios) = (vec![], vec![], vec![], vec![]);
+    let mut requests = 0.0_f64;
+    // By turns, so that whatever else this machine does disturbs both.
+    for _ in 0..SLICES {
+        let [rate, fault, page] = bench.slice(sequential, seconds / f64::from(SLICES));
+        requests = requests.max(rate);
+        faults.push(1e9 / fault);
+        lent.push(1e9 / page);
+        if !sequential {
+            floors.push(floor.slice(seconds / 2.0 / f64::from(SLICES)));
+            ratios.push(1e9 / fault / floors[floors.len() - 1]);
+        }
+    }
+    let kind = if sequential { "sequential" } else { "grant" };
+    print!(
+        "{{\"kind\":\"{kind}\",\"clients\":{clients},\"pages\":{pages},\"requests_per_second\":{requests:.0},\
+         \"fault\":{},\"page\":{}",
+        json(spread(&mut faults)),
+        json(spread(&mut lent)),
+    );
+    if !sequential {
+        let (places, lines) = floor.count();
+        print!(
+            ",\"floor\":{{\"places\":{places},\"lines\":{lines},\"fault\":{},\"ratio\":{:.2}}}",
+            json(spread(&mut floors)),
+            spread(&mut ratios)[1],
+        );
+    }
+    println!("}}");
+}
+
 fn main() {
-    let seconds = std::env::args().nth(1).map_or(0.3, |seconds| seconds.parse().unwrap());
+    let mut arguments = std::env::args().skip(1);
+    let seconds = arguments.next().map_or(0.3, |seconds| seconds.parse().unwrap());
+    let rest: Vec<String> = arguments.collect();
+    if let [kind, clients, pages] = rest.as_slice() {
+        return measure(kind == "sequential", clients.parse().unwrap(), pages.parse().unwrap(), seconds);
+    }
     for sequential in [false, true] {
-        let kind = if sequential { "sequential" } else { "grant" };
         for clients in [1, 10, 100, 1000, 10_000] {
             // A client's sequential windows grow to 512 pages: that many references for each.
             if sequential && clients > 100 {
                 continue;
             }
             for pages in [1_000, 10_000, 100_000, 1_000_000] {
-                let mut bench = Bench::new(clients, pages);
-                // Until everybody holds what it keeps.
-                for _ in 0..clients * (KEPT + 2) {
-                    bench.fault(sequential);
-                }
-                // The best of some slices: whatever else this machine does only ever takes time away.
-                let best = (0..SLICES).map(|_| bench.slice(sequential, seconds / f64::from(SLICES)));
-                let [requests, faults, pages_lent] =
-                    best.fold([0.0; 3], |best, slice| if slice[1] > best[1] { slice } else { best });
-                println!(
-                    "{{\"kind\":\"{kind}\",\"clients\":{clients},\"pages\":{pages},\"requests_per_second\":{requests:.0},\
-                     \"nanoseconds_per_fault\":{:.0},\"nanoseconds_per_page\":{:.1}}}",
-                    1e9 / faults,
-                    1e9 / pages_lent,
-                );
+                measure(sequential, clients, pages, seconds);
             }
         }
     }
