@@ -18,8 +18,17 @@ impl M1 {
             let Some(event) = self.backend.next_event() else { break };
             match event {
                 Event::Offered { device, info } => self.decide(device, &info),
-                // No disk is offered, so nobody is asked for a ring.
-                Event::BlockRing { .. } => {}
+                Event::BlockRing { device, ring, disk } => match self.block.open(device.index(), &ring, disk)
+                {
+                    Ok(()) => self.backend.block_ready(device),
+                    Err(error) => {
+                        log::error!("domain {}: its block ring is refused: {error}", ring.domain.0);
+                        let mut text: heapless::String<64> = heapless::String::new();
+                        // Cut to what fits: the whole reason is on the console.
+                        let _ = core::fmt::Write::write_fmt(&mut text, format_args!("{error}"));
+                        self.backend.block_failed(device, &text);
+                    }
+                },
                 Event::Connected(device) => {
                     if let Some(connected) = self.devices.get_mut(device.index()) {
                         log::info!(
@@ -36,6 +45,8 @@ impl M1 {
                 }
                 Event::Gone(device) => {
                     self.release(device.index());
+                    let (block, mut hands) = self.block_and_hands();
+                    block.remove(device.index(), &mut hands);
                     self.undecided.retain(|waiting| *waiting != device);
                 }
                 Event::Unusable { info, why, .. } => {
@@ -87,6 +98,7 @@ impl M1 {
             _ => facts.id.ok_or(Some(Reason::VolumeUnusable))?,
         };
         let page = self.infos[volume].ok_or(Some(Reason::VolumeUnusable))?;
+        let offer = self.block.offer(facts, info.read_only, info.discard).ok_or(Some(Reason::TooLarge))?;
         let client = self.client_of(info.domain)?;
         let ring = self.engine.attach(client, id).map_err(|refusal| {
             Some(match refusal {
@@ -107,8 +119,10 @@ impl M1 {
             self.bury(client, info.domain);
             return Err(Some(reason));
         }
-        if let Some((ring, port, info)) = self.devices.published(device.index()) {
-            self.backend.accept(device, Some(MapOffer { ring, port, info_page: info }), None);
+        if let Some((ring, port, info_page)) = self.devices.published(device.index()) {
+            let (block, mut hands) = self.block_and_hands();
+            block.add(device, info, volume, id, &mut hands);
+            self.backend.accept(device, Some(MapOffer { ring, port, info_page }), Some(offer));
         }
         Ok(())
     }
@@ -137,8 +151,10 @@ impl M1 {
         Ok(client)
     }
 
-    /// Takes a device down, if it is up.
+    /// Takes a device down, if it is up. What was written over its volume stays until it is gone: its client may come back, as a boot
+    /// loader's kernel does.
     fn release(&mut self, index: usize) {
+        self.block.disconnect(index);
         let domain = self.devices.get(index).map(|device| device.domain);
         if let (Some((client, ring)), Some(domain)) = (self.devices.remove(index), domain) {
             if let Some(ring) = ring {

@@ -1,19 +1,22 @@
 //! From what Xen gave the domain to an M1 that can serve: who gets which memory is decided here, once.
 
 use mm_engine::{
-    ClientEntry, Engine, FrameEntry, Limits, RequestEntry, RingEntry, TableSizes, Tables, WindowEntry,
+    ClientEntry, Engine, FrameEntry, GroupId, Limits, RequestEntry, RingEntry, Sharing, TableSizes, Tables,
+    WindowEntry,
 };
 use mm_http::{Connection as HttpConnection, NetMemory};
 use smoltcp::iface::SocketStorage;
-use xen::Virq;
 use xen::grant::RefPool;
+use xen::{ForeignPages, Virq};
 use xen_drivers::netfront::NetFront;
 use xen_drivers::vbdback::{Slot, VbdBackend};
 use xen_drivers::{Frame, Platform};
+use xen_rt::foreign::{ForeignWindow, RingWindow};
 use xen_rt::{Boot, BootMemory};
 use xen_sys::DomId;
 use xenstore::{Blocking, Connection, Pause, Transaction};
 
+use crate::block::{Block, BlockMemory, RING_ORDER};
 use crate::config::{Config, Problem, Reason};
 use crate::devices::{DeviceMemory, Devices};
 use crate::disks::{Disk, devid};
@@ -32,6 +35,9 @@ const XENSTORE_NS: u64 = 10_000_000_000;
 const FIRST_GRANT_FRAMES: u32 = 8;
 /// Frames that hold the drivers' references, whatever `grant_frames=` says.
 const OWN_GRANT_FRAMES: u32 = RefPool::END.0.div_ceil(512);
+
+/// Pages of the engine's volume for what clients write in memory: as many as there can be, shared out among the devices.
+const MEMORY_PAGES: u64 = (1 << 32) - 2;
 
 /// References of drivers and devices.
 static REFS: RefPool = RefPool::new();
@@ -69,6 +75,13 @@ pub fn build(mut boot: Boot) -> &'static mut M1 {
     let slots =
         memory.slice(usize::from(config.clients), Slot::EMPTY).unwrap_or_else(|| fatal("memory: devices"));
     let network = network(memory, platform).unwrap_or_else(|| fatal("memory: network"));
+
+    // A domain of a few MiB serves fewer requests at a time.
+    let (rings, jobs) =
+        if memory.free_pages() > 4096 { (clients_of(&config).min(256), 512) } else { (32, 64) };
+    let block =
+        BlockMemory::new(memory, clients_of(&config), jobs).unwrap_or_else(|| fatal("memory: block service"));
+    let window = ring_window(memory, rings << RING_ORDER).unwrap_or_else(|| fatal("memory: ring window"));
 
     let mut volumes = Volumes::new();
     let disks = memory.slice_with(config.volumes.len(), |_| None).unwrap_or_else(|| fatal("memory: disks"));
@@ -140,6 +153,8 @@ pub fn build(mut boot: Boot) -> &'static mut M1 {
         references
     );
 
+    let memory_volume = engine.add_volume(MEMORY_PAGES, GroupId(u16::MAX), Sharing::Memory).ok();
+    let block = Block::new(platform, window, block, memory_volume.map(|volume| (volume, MEMORY_PAGES)));
     let timer = boot.hypervisor.evtchn_bind_virq(Virq::Timer).unwrap_or_else(|_| fatal("no timer"));
     boot.events.unmask(timer);
     let lending = Lending { table: boot.grants, frames, mfn_of: &xen_rt::mfn_of, domains, failures: 0 };
@@ -160,6 +175,7 @@ pub fn build(mut boot: Boot) -> &'static mut M1 {
         engine,
         lending,
         devices,
+        block,
         backend: VbdBackend::new(boot.domid, slots),
         undecided: heapless::Vec::new(),
         references,
@@ -244,6 +260,17 @@ fn network(memory: &mut BootMemory, platform: Platform) -> Option<Network> {
         snapshots: memory.slice(mm_http::SNAPSHOT_BYTES / share, 0_u8)?,
     };
     Some(Network { card, memory: Some(storage), service: None, deadline: None })
+}
+
+fn clients_of(config: &Config) -> usize {
+    usize::from(config.clients)
+}
+
+/// Addresses for so many pages of clients' rings.
+fn ring_window(memory: &mut BootMemory, pages: usize) -> Option<&'static mut dyn ForeignPages> {
+    let places = memory.slice_with(pages, |_| None)?;
+    let window = ForeignWindow::new(pages, memory).ok()?;
+    Some(memory.place(RingWindow::new(window, places))?)
 }
 
 fn tables(memory: &mut BootMemory, sizes: &TableSizes) -> Option<Tables<'static>> {

@@ -7,6 +7,7 @@
 #![cfg_attr(not(test), no_std)]
 
 pub mod attach;
+pub mod block;
 pub mod boot;
 pub mod config;
 pub mod devices;

@@ -8,6 +8,7 @@ use xen_drivers::netfront::NetFront;
 use xen_drivers::vbdback::{DeviceId, VbdBackend};
 use xen_drivers::{Frame, Platform};
 
+use crate::block::Block;
 use crate::config::Config;
 use crate::devices::Devices;
 use crate::disks::Disk;
@@ -40,6 +41,8 @@ pub struct M1 {
     pub(crate) engine: Engine<'static>,
     pub(crate) lending: Lending,
     pub(crate) devices: Devices,
+    /// Their disks, for frontends that know no map service.
+    pub(crate) block: Block,
     /// The same devices as dom0 sees them.
     pub(crate) backend: VbdBackend<'static>,
     /// Devices whose volume is not known yet.
@@ -70,7 +73,12 @@ pub(crate) struct Network {
 impl M1 {
     /// For carrying out effects.
     pub(crate) fn hands(&mut self) -> Hands<'_> {
-        Hands {
+        self.block_and_hands().1
+    }
+
+    /// The block service, and what it carries out effects with.
+    pub(crate) fn block_and_hands(&mut self) -> (&mut Block, Hands<'_>) {
+        let hands = Hands {
             engine: &mut self.engine,
             lending: &mut self.lending,
             devices: &mut self.devices,
@@ -78,7 +86,8 @@ impl M1 {
             volumes: &self.volumes,
             clock: self.clock,
             hypervisor: self.hypervisor,
-        }
+        };
+        (&mut self.block, hands)
     }
 
     /// One turn of the network: frames in, requests answered, frames out.
@@ -116,6 +125,7 @@ impl M1 {
         let mut facts = Facts {
             config: &self.config,
             engine: &mut self.engine,
+            block: &self.block,
             lending: &self.lending,
             volumes: &self.volumes,
             refusals: &self.refusals,

@@ -26,6 +26,8 @@ pub enum Reason {
     NoRoom,
     /// Overlays and snapshots are not there in this version.
     NotSupported,
+    /// The volume has more blocks than can be written over it in memory.
+    TooLarge,
     /// The backend directory contradicts itself.
     Inconsistent,
 }
@@ -39,6 +41,7 @@ impl fmt::Display for Reason {
             Self::TooManyDevices => "as many devices as clients= allows are served",
             Self::NoRoom => "no grant reference or event channel is left",
             Self::NotSupported => "overlays (+) and snapshots (@) are not supported",
+            Self::TooLarge => "the volume is too large to be written over in memory",
             Self::Inconsistent => "the device's nodes contradict each other",
         })
     }

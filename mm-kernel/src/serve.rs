@@ -16,6 +16,8 @@ const MESSAGES: usize = 64;
 const SWEEP: u32 = 256;
 /// Looks at xenstore without a reason, and at pages that clients should let go of.
 const RECHECK_NS: u64 = 1_000_000_000;
+/// Another look for frames that a write waits for.
+const STARVED_NS: u64 = 10_000_000;
 /// Free references below which the grant table grows, and frames by which it does.
 const LOW_REFERENCES: u64 = 1024;
 const GROW_FRAMES: u32 = 8;
@@ -38,11 +40,14 @@ impl M1 {
         let pending = self.events.take_pending();
         for port in pending {
             // Disks and network look at their rings on every turn; a port of a device says which ring to look at.
-            self.devices.raise(port);
+            if !self.devices.raise(port) {
+                let _ = self.block.raise(port);
+            }
         }
         self.xenstore_turn(now);
         self.disks_turn();
         let mut more = self.devices_turn(now);
+        more |= self.block_turn(now);
         more |= self.engine_turn();
         self.answer();
         self.network_turn(now);
@@ -53,7 +58,8 @@ impl M1 {
     /// Sleeps until an event or the next deadline.
     fn sleep(&mut self) {
         let idle = self.clock.now_ns() + RECHECK_NS;
-        let wishes = [self.network.deadline, self.backend.deadline()];
+        let starved = self.block.starved.then(|| self.clock.now_ns() + STARVED_NS);
+        let wishes = [self.network.deadline, self.backend.deadline(), starved];
         let deadline = wishes.into_iter().flatten().fold(idle, u64::min);
         // A timer that does not take is a loop that turns a little more often than it has to.
         let _ = self.hypervisor.set_timer(Some(deadline));
@@ -115,11 +121,13 @@ impl M1 {
             {
                 match event {
                     DiskEvent::Read(read, outcome) => {
+                        self.block.wake();
                         if let Err(bug) = self.engine.read_done(&read, outcome) {
                             log::error!("bug: {bug:?}");
                         }
                     }
                     DiskEvent::Lost(read) => {
+                        self.block.wake();
                         if let Err(bug) = self.engine.read_lost(&read) {
                             log::error!("bug: {bug:?}");
                         }
@@ -230,6 +238,17 @@ impl M1 {
                 device.pending = device.back.final_check();
                 more |= device.pending;
             }
+        }
+        more
+    }
+
+    /// Serves the disks of stock frontends.
+    fn block_turn(&mut self, now: u64) -> bool {
+        let (block, mut hands) = self.block_and_hands();
+        let (broken, more) = block.turn(&mut hands, now);
+        if let Some(index) = broken {
+            self.ring_faults += 1;
+            self.close_device(index);
         }
         more
     }

@@ -17,6 +17,7 @@ pub(super) fn render(facts: &Facts<'_>, http: &HttpStats, out: &mut dyn Write) -
     limits(facts, out)?;
     clients(facts, out)?;
     volumes(facts, out)?;
+    super::disks::render(facts, out)?;
     http.write_metrics(out)
 }
 

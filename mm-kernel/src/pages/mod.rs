@@ -6,11 +6,13 @@ use mm_engine::{ClientId, Engine, Figures};
 use mm_http::{HttpStats, Page, Pages};
 use xen_sys::DomId;
 
+use crate::block::Block;
 use crate::config::Config;
 use crate::lending::Lending;
 use crate::refusals::Refusals;
 use crate::volumes::VolumeFacts;
 
+mod disks;
 mod index;
 mod metrics;
 mod status;
@@ -33,6 +35,8 @@ pub struct Facts<'a> {
     pub engine: &'a mut Engine<'static>,
     /// The grant table, for that.
     pub lending: &'a Lending,
+    /// The disks of stock frontends.
+    pub block: &'a Block,
     /// The volumes that were configured, usable or not.
     pub volumes: &'a [VolumeFacts],
     /// Devices that were refused lately.

@@ -4,10 +4,10 @@ use std::boxed::Box;
 use std::string::String;
 use std::vec::Vec;
 
-use mm_engine::{Engine, Figures, Limits, TableSizes, Tables};
+use mm_engine::{Engine, Figures, GroupId, Limits, Sharing, TableSizes, Tables};
 use mm_http::HttpStats;
 use xen::console::Console;
-use xen::fake::{FakeDomain, FakeXen};
+use xen::fake::{FakeDomain, FakeWindow, FakeXen};
 use xen::grant::RefPool;
 use xen::{DomId, GrantRef, Hypervisor, PageWords, Port, Virq};
 use xen_drivers::netfront::NetFront;
@@ -18,6 +18,7 @@ use xenstore::fake::{FakeXenstored, Flavour};
 
 use super::client::{Client, Published};
 use super::disk::Disk;
+use crate::block::{Block, BlockMemory};
 use crate::config::Config;
 use crate::devices::{DeviceMemory, Devices, NOBODY};
 use crate::disks;
@@ -254,6 +255,7 @@ impl World {
         };
         Facts {
             config: &m1.config,
+            block: &self.m1.block,
             engine: &mut m1.engine,
             lending: &m1.lending,
             volumes: &m1.volumes,
@@ -345,6 +347,11 @@ fn build(
         domains: slice(count, |_| DomId::SELF),
         failures: 0,
     };
+    let block = BlockMemory { disks: slice(count, |_| None), jobs: slice(32, |_| None), scratch: frame(0) };
+    let window = Box::leak(Box::new(FakeWindow::new(domain, 16)));
+    let pages = 1 << 20;
+    let memory = engine.add_volume(pages, GroupId(u16::MAX), Sharing::Memory).expect("a volume");
+    let block = Block::new(platform, window, block, Some((memory, pages)));
     let (console_page, _) = domain.page();
     let console_port = domain.evtchn_alloc_unbound(dom0).expect("a port");
     let card = NetFront::new(platform, 0, [frame(0), frame(0)], &[frame(0)], &[frame(0)]);
@@ -364,6 +371,7 @@ fn build(
         volumes,
         engine,
         lending,
+        block,
         devices: Devices::new(platform, device_memory),
         backend: VbdBackend::new(domain.id(), slice(count, |_| Slot::EMPTY)),
         undecided: heapless::Vec::new(),

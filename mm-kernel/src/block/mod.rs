@@ -1,0 +1,360 @@
+//! The block service: disks for stock frontends, out of the same pages that the map service lends.
+//!
+//! A disk is a base volume with something over it: nothing (it is read-only), pages in memory that go with the client, or an overlay on
+//! the store disk. Requests become [`Job`]s. A job goes through its blocks of 4096 bytes, copies what is in M1's memory between there
+//! and the client's pages, begins to read what is not, and goes on when that has come. Nothing is kept of the client's but its ring.
+
+mod close;
+mod job;
+mod read;
+mod write;
+
+use mm_engine::{FrameId, VolumeId};
+use xen::ForeignPages;
+use xen_drivers::blkback::{BlockRing, OpenError, Request, Status};
+use xen_drivers::vbdback::{BlockFeatures, BlockOffer, BlockRingInfo, DeviceId, Info};
+use xen_drivers::{Frame, Platform};
+use xen_sys::{DomId, Port};
+
+use crate::effects::Hands;
+use crate::volumes::VolumeFacts;
+use job::{Job, Step};
+
+/// Requests of one client that are under way at once: the rest wait on its ring.
+const JOBS_OF_ONE: usize = 64;
+/// How long a job waits for a frame where none comes free. Then the client gets an error.
+const PATIENCE_NS: u64 = 2_000_000_000;
+/// Ring pages of one client: 4, so 128 requests.
+pub const RING_ORDER: u8 = 2;
+/// Sectors of 512 bytes in a block.
+const BLOCK_SECTORS: u64 = 8;
+
+/// What is over a disk's base.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Over {
+    /// Nothing: the disk is the base.
+    Nothing,
+    /// Pages of the engine's volume for what is only in memory, from this one on.
+    Memory(u64),
+}
+
+/// What a disk was asked for, since it was attached.
+#[derive(Clone, Copy, Default, Debug)]
+pub(crate) struct Requests {
+    /// By operation: read, write, flush, discard.
+    pub(crate) by_kind: [u64; 4],
+    /// Answered with an error.
+    pub(crate) errors: u64,
+    pub(crate) read_bytes: u64,
+    pub(crate) written_bytes: u64,
+}
+
+/// A client's disk.
+pub(crate) struct GuestDisk {
+    pub(crate) id: DeviceId,
+    pub(crate) domain: DomId,
+    /// Number of the virtual device.
+    pub(crate) devid: u32,
+    /// The volume's place in the configuration.
+    pub(crate) volume: usize,
+    base: VolumeId,
+    over: Over,
+    ring: Option<BlockRing>,
+    /// There may be requests on its ring.
+    pending: bool,
+    /// Jobs of it.
+    jobs: usize,
+    /// The block behind the last read: who goes on there reads in sequence.
+    next_block: u64,
+    pub(crate) requests: Requests,
+}
+
+impl GuestDisk {
+    /// Whether a stock frontend is connected.
+    pub(crate) fn is_connected(&self) -> bool {
+        self.ring.is_some()
+    }
+}
+
+/// All disks and what is under way on them.
+pub struct Block {
+    platform: Platform,
+    window: &'static mut dyn ForeignPages,
+    /// For indirect requests' segments.
+    scratch: Frame,
+    disks: &'static mut [Option<GuestDisk>],
+    jobs: &'static mut [Option<Job>],
+    /// The engine's volume of pages that are only in memory, and how many of its pages each disk has.
+    memory: Option<VolumeId>,
+    span: u64,
+    /// Something has happened for which a job may have waited.
+    awake: bool,
+    /// A job waits for a frame.
+    pub(crate) starved: bool,
+    /// Rings that broke the rules.
+    pub(crate) ring_faults: u64,
+}
+
+/// What [`Block::new`] needs of M1's memory.
+pub struct BlockMemory {
+    /// As many places as devices.
+    pub(crate) disks: &'static mut [Option<GuestDisk>],
+    pub(crate) jobs: &'static mut [Option<Job>],
+    pub(crate) scratch: Frame,
+}
+
+impl BlockMemory {
+    /// Takes it at boot; nothing if there is not as much.
+    #[must_use]
+    pub fn new(memory: &mut xen_rt::BootMemory, devices: usize, jobs: usize) -> Option<Self> {
+        let words = memory.page()?;
+        Some(Self {
+            disks: memory.slice_with(devices, |_| None)?,
+            jobs: memory.slice_with(jobs, |_| None)?,
+            scratch: Frame { words, mfn: xen_rt::mfn_of(words) },
+        })
+    }
+}
+
+impl Block {
+    /// No disks yet. `memory` is a volume of the engine's for what is only in memory, of so many pages.
+    #[must_use]
+    pub fn new(
+        platform: Platform,
+        window: &'static mut dyn ForeignPages,
+        memory: BlockMemory,
+        volume: Option<(VolumeId, u64)>,
+    ) -> Self {
+        let BlockMemory { disks, jobs, scratch } = memory;
+        let span =
+            volume.map_or(0, |(_, pages)| pages) / u64::try_from(disks.len()).unwrap_or(u64::MAX).max(1);
+        let memory = volume.map(|(id, _)| id);
+        Self {
+            platform,
+            window,
+            scratch,
+            disks,
+            jobs,
+            memory,
+            span,
+            awake: false,
+            starved: false,
+            ring_faults: 0,
+        }
+    }
+
+    /// What a device of this volume offers stock frontends; `None` where nothing can be written over it that should.
+    pub(crate) fn offer(&self, volume: &VolumeFacts, read_only: bool, discard: bool) -> Option<BlockOffer> {
+        let writable = BlockFeatures { barrier: false, discard, ..BlockFeatures::ALL };
+        let features = if read_only { BlockFeatures::READ } else { writable };
+        let fits = read_only || self.memory.is_some() && volume.pages <= self.span;
+        fits.then_some(BlockOffer {
+            sectors: volume.pages * BLOCK_SECTORS,
+            read_only,
+            physical_sector: 4096,
+            features: BlockFeatures { ring_order: RING_ORDER, ..features },
+        })
+    }
+
+    /// A device was accepted, for the first time or again.
+    pub(crate) fn add(
+        &mut self,
+        id: DeviceId,
+        info: &Info,
+        volume: usize,
+        base: VolumeId,
+        hands: &mut Hands<'_>,
+    ) {
+        let there = self.disks.get(id.index()).and_then(Option::as_ref);
+        if there.is_some_and(|disk| (disk.id, disk.base) == (id, base)) {
+            return;
+        }
+        self.remove(id.index(), hands);
+        let first = u64::try_from(id.index()).unwrap_or(0) * self.span;
+        let over = if info.read_only { Over::Nothing } else { Over::Memory(first) };
+        if let Some(place) = self.disks.get_mut(id.index()) {
+            *place = Some(GuestDisk {
+                id,
+                domain: info.domain,
+                devid: info.devid,
+                volume,
+                base,
+                over,
+                ring: None,
+                pending: false,
+                jobs: 0,
+                next_block: 0,
+                requests: Requests::default(),
+            });
+        }
+    }
+
+    /// A frontend has published its ring.
+    ///
+    /// # Errors
+    /// [`OpenError`]: the device is to be closed.
+    pub(crate) fn open(
+        &mut self,
+        index: usize,
+        info: &BlockRingInfo,
+        offer: BlockOffer,
+    ) -> Result<(), OpenError> {
+        let Some(disk) = self.disks.get_mut(index).and_then(Option::as_mut) else {
+            return Err(OpenError::Map(xen::GrantStatus::GENERAL_ERROR));
+        };
+        let ring = BlockRing::open(self.platform, self.window, self.scratch, info, offer)?;
+        if let Some(before) = disk.ring.replace(ring) {
+            log::error!("bug: domain {} has a second ring", disk.domain.0);
+            before.close(self.window);
+        }
+        disk.pending = true;
+        Ok(())
+    }
+
+    /// An event came on this port: whether it is a disk's.
+    pub(crate) fn raise(&mut self, port: Port) -> bool {
+        let of = |disk: &&mut GuestDisk| disk.ring.as_ref().is_some_and(|ring| ring.port() == port);
+        let disk = self.disks.iter_mut().flatten().find(of);
+        disk.map(|disk| disk.pending = true).is_some()
+    }
+
+    /// Something that jobs may wait for has happened.
+    pub(crate) fn wake(&mut self) {
+        self.awake = true;
+    }
+
+    /// All disks.
+    pub(crate) fn disks(&self) -> impl Iterator<Item = &GuestDisk> {
+        self.disks.iter().flatten()
+    }
+
+    /// Takes new requests and lets all go on. Gives a device that is to be closed for what it did; true in the other if there is more
+    /// to do at once.
+    pub(crate) fn turn(&mut self, hands: &mut Hands<'_>, now: u64) -> (Option<usize>, bool) {
+        let mut broken = None;
+        let mut more = false;
+        for index in 0..self.disks.len() {
+            match self.take(index) {
+                Ok(left) => more |= left,
+                Err(()) => broken = Some(index),
+            }
+        }
+        if self.awake || self.starved {
+            (self.awake, self.starved) = (false, false);
+            for number in 0..self.jobs.len() {
+                let Some(mut job) = self.jobs[number].take() else { continue };
+                match self.step(&mut job, hands, now) {
+                    Step::Done(status) => self.answer(&job, status),
+                    Step::Again => {
+                        (self.awake, more) = (true, true);
+                        self.jobs[number] = Some(job);
+                    }
+                    Step::Wait => self.jobs[number] = Some(job),
+                }
+            }
+            for disk in self.disks.iter_mut().flatten() {
+                if let Some(ring) = &mut disk.ring {
+                    let _ = ring.publish();
+                }
+            }
+        }
+        (broken, more)
+    }
+
+    /// Takes requests of one disk, as far as there is room. True if there may be more that fit.
+    fn take(&mut self, index: usize) -> Result<bool, ()> {
+        let Some(disk) = self.disks[index].as_mut().filter(|disk| disk.pending) else { return Ok(false) };
+        let Some(ring) = &mut disk.ring else { return Ok(false) };
+        let mut free = 0;
+        while disk.jobs < JOBS_OF_ONE {
+            let Some(place) = self.jobs[free..].iter().position(Option::is_none) else { return Ok(false) };
+            free += place;
+            match ring.pop() {
+                Ok(Some(request)) => {
+                    disk.requests.count(&request);
+                    disk.jobs += 1;
+                    self.jobs[free] = Some(Job::new(index, request));
+                    self.awake = true;
+                }
+                Ok(None) => {
+                    // What was refused on the way has its answer.
+                    let _ = ring.publish();
+                    disk.pending = ring.final_check();
+                    return Ok(disk.pending);
+                }
+                Err(fault) => {
+                    log::warn!("domain {}: its block ring: impossible index: {fault:?}", disk.domain.0);
+                    self.ring_faults += 1;
+                    disk.pending = false;
+                    return Err(());
+                }
+            }
+        }
+        Ok(false)
+    }
+
+    /// One step of a job.
+    fn step(&mut self, job: &mut Job, hands: &mut Hands<'_>, now: u64) -> Step {
+        use xen_drivers::blkback::Operation;
+        let Some(disk) = self.disks.get_mut(job.disk).and_then(Option::as_mut) else {
+            return Step::Done(Status::Error);
+        };
+        let stepped = match job.request.operation {
+            Operation::Read => read::step(job, disk, self.memory, self.platform, hands),
+            Operation::Write => write::step(job, disk, self.memory, self.platform, hands),
+            Operation::Discard => write::discard(job, disk, self.memory, hands),
+            // What is only in memory promises no more than that.
+            Operation::Flush => Ok(Step::Done(Status::Okay)),
+            Operation::Barrier => Ok(Step::Done(Status::Unsupported)),
+        };
+        match stepped {
+            Ok(step) => {
+                job.starved = None;
+                step
+            }
+            Err(job::NoRoom) => {
+                let since = *job.starved.get_or_insert(now);
+                self.starved = true;
+                if now.saturating_sub(since) > PATIENCE_NS { Step::Done(Status::Error) } else { Step::Wait }
+            }
+        }
+    }
+
+    fn answer(&mut self, job: &Job, status: Status) {
+        let Some(disk) = self.disks.get_mut(job.disk).and_then(Option::as_mut) else { return };
+        disk.jobs = disk.jobs.saturating_sub(1);
+        // It may have stopped taking requests for want of a place.
+        disk.pending = true;
+        disk.requests.errors += u64::from(status != Status::Okay);
+        if let Some(ring) = &mut disk.ring
+            && ring.complete(job.request.tag, status).is_err()
+        {
+            log::error!("bug: domain {}: a request was answered twice", disk.domain.0);
+        }
+    }
+}
+
+impl Requests {
+    fn count(&mut self, request: &Request) {
+        use xen_drivers::blkback::Operation;
+        let bytes = request.sectors * 512;
+        let kind = match request.operation {
+            Operation::Read => {
+                self.read_bytes += bytes;
+                0
+            }
+            Operation::Write => {
+                self.written_bytes += bytes;
+                1
+            }
+            Operation::Flush | Operation::Barrier => 2,
+            Operation::Discard => 3,
+        };
+        self.by_kind[kind] += 1;
+    }
+}
+
+/// The words and the number of a frame of the store's, as the drivers have them.
+fn frame_of(hands: &Hands<'_>, frame: FrameId) -> Option<Frame> {
+    hands.lending.frame(frame).map(|(words, mfn)| Frame { words, mfn })
+}

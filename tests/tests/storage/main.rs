@@ -1,0 +1,3 @@
+//! Stock Linux guests on M1's block service, on real Xen: nothing of ours is inside them.
+
+mod guests;
