@@ -255,7 +255,7 @@ impl World {
         };
         Facts {
             config: &m1.config,
-            block: &self.m1.block,
+            block: &m1.block,
             engine: &mut m1.engine,
             lending: &m1.lending,
             volumes: &m1.volumes,
