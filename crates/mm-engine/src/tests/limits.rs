@@ -159,3 +159,26 @@ fn a_client_without_room_for_windows_is_told_so_and_copies() {
     assert!(world.peers[peer].rings[0].outcomes[0] >= 19);
     world.end();
 }
+
+#[test]
+fn a_page_that_is_lent_to_many_and_mapped_by_none_comes_back() {
+    let mut shape = Shape { references: 4096, rings: 200, clients: 200, ..roomy() };
+    (shape.frames, shape.limits.reserve, shape.limits.read_ahead) = (64, 2, 1);
+    let (mut world, volume) = world(shape);
+    let peers: Vec<_> = (0..200).map(|_| client(&mut world, volume)).collect();
+    touch(&mut world, peers[0], [1, 0]);
+    for peer in &peers[1..] {
+        world.touch(*peer, 0, 1);
+        world.settle();
+    }
+    world.unmap(peers[0], 0, 1);
+    world.check();
+    // Both pages are lent to all; the other one is mapped, so the windows stay. A look has a bounded number of them in it.
+    let frame = world.engine.store.resident(volume.0, 0).unwrap();
+    assert_eq!(world.engine.store.permits(frame), 200);
+    let looks = (1..20).find(|_| world.engine.reclaim(&mut world.table)).unwrap();
+    assert!((4..=6).contains(&looks), "{looks}");
+    assert!(!world.engine.store.is_permitted(frame));
+    world.check();
+    world.end();
+}
