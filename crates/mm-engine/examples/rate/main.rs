@@ -19,8 +19,9 @@ use mm_proto::{Request, RequestBody, Status};
 /// Windows that a client keeps.
 const KEPT: usize = 4;
 const KEPT_WINDOWS: u32 = 4;
-/// Slices of each measurement.
-const SLICES: u32 = 30;
+/// Turns of each measurement, and slices of each turn.
+const TURNS: u32 = 3;
+const SLICES: u32 = 10;
 
 struct Table(Vec<u64>);
 
@@ -185,16 +186,25 @@ fn measure(sequential: bool, clients: u32, pages: u32, seconds: f64) {
     let mut floor = Floor::new(&sizes);
     let (mut faults, mut lent, mut floors, mut ratios) = (vec![], vec![], vec![], vec![]);
     let mut requests = 0.0_f64;
-    // By turns, so that whatever else this machine does disturbs both.
-    for _ in 0..SLICES {
-        let [rate, fault, page] = bench.slice(sequential, seconds / f64::from(SLICES));
-        requests = requests.max(rate);
-        faults.push(1e9 / fault);
-        lent.push(1e9 / page);
-        if !sequential {
-            floors.push(floor.slice(seconds / 2.0 / f64::from(SLICES)));
-            ratios.push(1e9 / fault / floors[floors.len() - 1]);
+    let slice = seconds / f64::from(TURNS * SLICES);
+    // By turns, so that whatever else this machine does disturbs both. What one has left in the caches is not the other's: each
+    // has half of its time to make itself at home.
+    for _ in 0..TURNS {
+        let (mut fault_turn, mut floor_turn) = (vec![], vec![]);
+        bench.slice(sequential, seconds / f64::from(TURNS));
+        for _ in 0..SLICES {
+            let [rate, fault, page] = bench.slice(sequential, slice);
+            requests = requests.max(rate);
+            fault_turn.push(1e9 / fault);
+            lent.push(1e9 / page);
         }
+        if !sequential {
+            floor.slice(seconds / f64::from(TURNS));
+            floor_turn.extend((0..SLICES).map(|_| floor.slice(slice)));
+            ratios.push(spread(&mut fault_turn)[1] / spread(&mut floor_turn)[1]);
+        }
+        faults.append(&mut fault_turn);
+        floors.append(&mut floor_turn);
     }
     let kind = if sequential { "sequential" } else { "grant" };
     print!(
