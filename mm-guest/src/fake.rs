@@ -6,8 +6,8 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::machine::{
-    Exit, FrameCount, Lent, Machine, NotThere, OutOfFrames, Prot, Registers, SharedMap, SharedPage,
-    VolumeError,
+    Exit, FrameCount, Lent, Machine, NotThere, OutOfFrames, ProcessorTime, Prot, Registers, SharedMap,
+    SharedPage, VolumeError,
 };
 use crate::page::{UserPage, VolumePage};
 
@@ -242,10 +242,6 @@ impl Machine for Fake {
         }
     }
 
-    fn holds(&mut self, page: VolumePage) -> bool {
-        self.held.contains(&page.0)
-    }
-
     fn lend(&mut self, page: VolumePage, _wanted: u32) -> Result<Lent, VolumeError> {
         if self.held.contains(&page.0) {
             return Ok(Lent::Held);
@@ -260,7 +256,7 @@ impl Machine for Fake {
         }
         let pages = self.volume.len() as u64 / 4096;
         self.held.extend(page.0..(page.0 + self.window).min(pages));
-        Ok(Lent::Held)
+        Ok(Lent::Granted)
     }
 
     fn copy_volume(&mut self, page: VolumePage, to: Frame) -> Result<Frame, (Option<Frame>, VolumeError)> {
@@ -305,8 +301,8 @@ impl Machine for Fake {
         exit
     }
 
-    fn run_times(&self) -> (u64, u64) {
-        (self.now, self.now)
+    fn processor_time(&self) -> ProcessorTime {
+        ProcessorTime::default()
     }
 
     fn fpu(&self) -> [u8; 512] {

@@ -144,14 +144,8 @@ impl<M: Machine> Kernel<M> {
 
     /// Runs the program to its end.
     pub fn run(&mut self) -> End {
-        let mut trapped = self.memory.machine.monotonic();
         loop {
-            let exit = self.memory.machine.run(&mut self.registers);
-            let (resumed, now) = self.memory.machine.run_times();
-            self.process.system_time += resumed.saturating_sub(trapped);
-            self.process.user_time += now.saturating_sub(resumed);
-            trapped = now;
-            match exit {
+            match self.memory.machine.run(&mut self.registers) {
                 Exit::Syscall => self.system_call(),
                 Exit::PageFault { address, write, fetch } => self.page_fault(address, write, fetch),
                 Exit::Exception { vector, code } => {

@@ -51,8 +51,8 @@ pub use exec::{ExecError, ImageError};
 pub use fs::OpenError;
 pub use kernel::{End, Figures, Kernel, StartError};
 pub use machine::{
-    Exit, FrameCount, Lent, Machine, NotThere, OutOfFrames, Prot, Registers, SharedMap, SharedPage,
-    VolumeError,
+    Exit, FrameCount, Lent, Machine, NotThere, OutOfFrames, ProcessorTime, Prot, Registers, SharedMap,
+    SharedPage, VolumeError,
 };
 pub use options::Options;
 pub use page::{PAGE_SIZE, USER_END, USER_START, UserPage, VolumePage};

@@ -93,8 +93,10 @@ pub enum VolumeError {
 /// How a page of the volume can be had.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Lent {
-    /// A reference is held: [`Machine::map_shared`] will do.
+    /// A reference is held already, and M1 was not asked: [`Machine::map_shared`] will do.
     Held,
+    /// M1 was asked, and has given a reference: the same.
+    Granted,
     /// M1 lends no reference now: [`Machine::copy_volume`] will do.
     CopyOnly,
 }
@@ -130,6 +132,15 @@ pub struct FrameCount {
     pub kernel: u64,
     /// Times that the hypervisor refused a frame.
     pub populate_failed: u64,
+}
+
+/// Nanoseconds of the processor's time.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct ProcessorTime {
+    /// In the program's own code.
+    pub user: u64,
+    /// In the kernel on its behalf.
+    pub system: u64,
 }
 
 /// The machine. One program, one processor.
@@ -195,8 +206,6 @@ pub trait Machine {
     /// The first address that is not mapped writable.
     fn write_user(&mut self, address: u64, from: &[u8]) -> Result<(), NotThere>;
 
-    /// Whether a reference to this page is held.
-    fn holds(&mut self, page: VolumePage) -> bool;
     /// Gets a reference to this page, from M1 where none is held; `wanted` pages from there would be of use. Waits, but
     /// not for ever.
     ///
@@ -228,8 +237,8 @@ pub trait Machine {
 
     /// Runs the program until it traps.
     fn run(&mut self, registers: &mut Registers) -> Exit;
-    /// When the program last went on, and when it trapped then (monotonic).
-    fn run_times(&self) -> (u64, u64);
+    /// How long the program has used the processor, up to when it trapped last.
+    fn processor_time(&self) -> ProcessorTime;
     /// The FXSAVE image of the program.
     fn fpu(&self) -> [u8; 512];
     /// Replaces it. Reserved MXCSR bits are cleared, not trusted.

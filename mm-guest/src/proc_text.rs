@@ -126,8 +126,8 @@ impl<M: Machine> Kernel<M> {
                 )
             }),
             Text::Stat => {
-                let user = self.process.user_time / TICK;
-                let system = self.process.system_time / TICK;
+                let used = self.memory.machine.processor_time();
+                let (user, system) = (used.user / TICK, used.system / TICK);
                 let idle = (uptime / TICK).saturating_sub(user + system);
                 for name in ["cpu ", "cpu0"] {
                     writeln!(page, "{name} {user} 0 {system} {idle} 0 0 0 0 0 0")?;
@@ -136,8 +136,8 @@ impl<M: Machine> Kernel<M> {
                 writeln!(page, "btime {boot}\nprocesses 1\nprocs_running 1\nprocs_blocked 0")
             }
             Text::Uptime => {
-                let busy = self.process.user_time + self.process.system_time;
-                let idle = uptime.saturating_sub(busy);
+                let used = self.memory.machine.processor_time();
+                let idle = uptime.saturating_sub(used.user + used.system);
                 let parts = |time: u64| (time / SECOND, time % SECOND / (SECOND / 100));
                 let ((a, b), (c, d)) = (parts(uptime), parts(idle));
                 writeln!(page, "{a}.{b:02} {c}.{d:02}")
@@ -263,8 +263,8 @@ impl<M: Machine> Kernel<M> {
         (fields[4], fields[5], fields[6]) = (0, 1, 1);
         fields[10] = counts.total - counts.asked;
         fields[12] = counts.asked;
-        fields[14] = self.process.user_time / TICK;
-        fields[15] = self.process.system_time / TICK;
+        let used = self.memory.machine.processor_time();
+        (fields[14], fields[15]) = (used.user / TICK, used.system / TICK);
         (fields[18], fields[20]) = (20, 1);
         fields[22] = self.process.started_at / TICK;
         fields[23] = self.memory.vmas.total() * PAGE_SIZE;

@@ -36,10 +36,8 @@ pub(crate) struct Process {
     pub(crate) dumpable: u64,
     pub(crate) no_new_privileges: bool,
     pub(crate) parent_death_signal: u32,
-    /// When it started, and how long it ran in its own code and in the kernel: nanoseconds.
+    /// When it started (monotonic).
     pub(crate) started_at: u64,
-    pub(crate) user_time: u64,
-    pub(crate) system_time: u64,
     /// `ITIMER_REAL`: next expiry (monotonic, zero is off) and interval, nanoseconds.
     pub(crate) alarm: (u64, u64),
     pub(crate) bytes_read: u64,
@@ -68,8 +66,6 @@ impl Process {
             no_new_privileges: false,
             parent_death_signal: 0,
             started_at: now,
-            user_time: 0,
-            system_time: 0,
             alarm: (0, 0),
             bytes_read: 0,
             bytes_written: 0,

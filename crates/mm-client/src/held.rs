@@ -1,5 +1,7 @@
 //! The windows that a client holds: found by page, and known by age.
 
+use core::cell::Cell;
+
 use mm_proto::Bitmap;
 
 /// "Nothing" in a link.
@@ -57,6 +59,11 @@ impl Window {
         let offset = u32::try_from(page.checked_sub(self.page)?).ok()?;
         (offset < self.count()).then_some(offset)
     }
+
+    /// Whether this is a window, and the page lies in it.
+    fn covers(&self, page: u64) -> bool {
+        self.used && self.offset(page).is_some()
+    }
 }
 
 /// Whether a page can be mapped without asking.
@@ -79,6 +86,8 @@ pub(crate) struct Held<'a> {
     newest: u32,
     oldest: u32,
     by_order: [u32; ORDERS],
+    /// The row that was found last: one fault asks for the same window, and for its neighbours, several times.
+    recent: Cell<u32>,
 }
 
 impl<'a> Held<'a> {
@@ -91,6 +100,7 @@ impl<'a> Held<'a> {
             newest: NIL,
             oldest: NIL,
             by_order: [0; ORDERS],
+            recent: Cell::new(NIL),
         };
         held.rows.fill(Window::default());
         for row in (0..held.capacity()).rev() {
@@ -132,10 +142,19 @@ impl<'a> Held<'a> {
 
     /// The window around this page, with its row.
     pub(crate) fn find(&self, page: u64) -> Option<u32> {
-        (0..)
-            .zip(self.by_order)
-            .filter(|(_, windows)| *windows > 0)
-            .find_map(|(order, _)| self.find_in(order, page))
+        let recent = self.recent.get();
+        if self.row(recent).covers(page) {
+            return Some(recent);
+        }
+        for (order, windows) in (0..).zip(&self.by_order) {
+            if *windows > 0
+                && let Some(row) = self.find_in(order, page)
+            {
+                self.recent.set(row);
+                return Some(row);
+            }
+        }
+        None
     }
 
     fn find_in(&self, order: u8, page: u64) -> Option<u32> {

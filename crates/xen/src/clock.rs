@@ -11,6 +11,29 @@ pub struct Clock {
     tsc: fn() -> u64,
 }
 
+/// What Xen says about the time-stamp counter.
+struct TimeInfo {
+    /// The counter's value at one moment, and the system time then.
+    stamp: u64,
+    system: u64,
+    /// Nanoseconds for a tick, shifted by 32 bits, of a counter that is shifted itself.
+    mul: u32,
+    shift: i8,
+}
+
+impl TimeInfo {
+    /// Nanoseconds of so many ticks.
+    fn span(&self, ticks: u64) -> u64 {
+        let ticks = u128::from(ticks);
+        let scaled = if self.shift < 0 {
+            ticks >> u32::from(self.shift.unsigned_abs()).min(127)
+        } else {
+            ticks << u32::from(self.shift.unsigned_abs()).min(32)
+        };
+        u64::try_from((scaled * u128::from(self.mul)) >> 32).unwrap_or(u64::MAX)
+    }
+}
+
 impl Clock {
     /// Over the domain's shared_info page and a reader of the time-stamp counter.
     #[must_use]
@@ -21,27 +44,42 @@ impl Clock {
     /// Nanoseconds of system time: since Xen booted, the unit of [`crate::Hypervisor::set_timer`].
     #[must_use]
     pub fn now_ns(&self) -> u64 {
+        self.consistent(|time| time.system.wrapping_add(time.span((self.tsc)().saturating_sub(time.stamp))))
+    }
+
+    /// Nanoseconds of system time when the time-stamp counter stood at `ticks`, not long ago.
+    #[must_use]
+    pub fn ns_at(&self, ticks: u64) -> u64 {
+        self.consistent(|time| match ticks.checked_sub(time.stamp) {
+            Some(since) => time.system.wrapping_add(time.span(since)),
+            None => time.system.saturating_sub(time.span(time.stamp - ticks)),
+        })
+    }
+
+    /// Nanoseconds that the time-stamp counter needs for so many ticks.
+    #[must_use]
+    pub fn span_ns(&self, ticks: u64) -> u64 {
+        self.consistent(|time| time.span(ticks))
+    }
+
+    /// Works something out of fields that belong together.
+    fn consistent(&self, work: impl Fn(&TimeInfo) -> u64) -> u64 {
         // Xen writes the fields of our own virtual CPU while we do not run, so the second round is the last; the
         // bound is for a page that is not Xen's.
-        let mut now = 0;
+        let mut result = 0;
         for _ in 0..64 {
             let version = self.page.load(at::TIME_VERSION / 4);
-            let stamp = self.wide(at::TSC_TIMESTAMP);
-            let system = self.wide(at::SYSTEM_TIME);
-            let mul = self.page.load(at::TSC_MUL / 4);
-            let shift = i8::from_le_bytes([self.page.load(at::TSC_SHIFT / 4).to_le_bytes()[0]]);
-            let delta = u128::from((self.tsc)().saturating_sub(stamp));
-            let scaled = if shift < 0 {
-                delta >> u32::from(shift.unsigned_abs()).min(127)
-            } else {
-                delta << u32::from(shift.unsigned_abs()).min(32)
-            };
-            now = system.wrapping_add(u64::try_from((scaled * u128::from(mul)) >> 32).unwrap_or(u64::MAX));
+            result = work(&TimeInfo {
+                stamp: self.wide(at::TSC_TIMESTAMP),
+                system: self.wide(at::SYSTEM_TIME),
+                mul: self.page.load(at::TSC_MUL / 4),
+                shift: i8::from_le_bytes([self.page.load(at::TSC_SHIFT / 4).to_le_bytes()[0]]),
+            });
             if version & 1 == 0 && self.page.load(at::TIME_VERSION / 4) == version {
                 break;
             }
         }
-        now
+        result
     }
 
     /// Nanoseconds since 1970-01-01 00:00 UTC, as far as Xen was told.

@@ -97,6 +97,19 @@ fn time_is_scaled_from_the_counter() {
 }
 
 #[test]
+fn a_moment_of_the_counter_has_a_time_before_and_after_the_stamp() {
+    let page = page();
+    let clock = Clock::new(page, || 0);
+    page.store(shared_info::TSC_TIMESTAMP / 4, 1_000);
+    page.store(shared_info::SYSTEM_TIME / 4, 700);
+    page.store(shared_info::TSC_MUL / 4, 1 << 31);
+    assert_eq!([1_000, 3_000, 400].map(|ticks| clock.ns_at(ticks)), [700, 1_700, 400]);
+    page.store(shared_info::SYSTEM_TIME / 4, 100);
+    assert_eq!(clock.ns_at(0), 0, "not before Xen booted");
+    assert_eq!(clock.span_ns(5_000), 2_500);
+}
+
+#[test]
 fn a_page_that_lies_about_its_version_does_not_hang_the_clock() {
     let page = page();
     page.store(shared_info::TIME_VERSION / 4, 1);

@@ -129,7 +129,7 @@ impl Link {
         let fetched = self.front()?.fetch(page.0, wanted).map_err(|lost| self.lose(lost))?;
         self.note_trip(page);
         match fetched {
-            Fetched::Granted => Ok(Lent::Held),
+            Fetched::Granted => Ok(Lent::Granted),
             Fetched::CopyInstead => Ok(Lent::CopyOnly),
             Fetched::Failed(error) => Err(volume_error(error)),
         }
@@ -172,7 +172,7 @@ impl Link {
         to: &PageWords,
         frame: xen::Mfn,
     ) -> Result<(), (VolumeError, bool)> {
-        if self.lend(page, 1).map_err(|error| (error, false))? == Lent::Held
+        if self.lend(page, 1).map_err(|error| (error, false))? != Lent::CopyOnly
             && let Some(own) = self.map_own(page)
         {
             to.copy_from(own);
@@ -205,7 +205,7 @@ impl Link {
             own.read(offset, to)
         } else if self.bounced == Some(page) {
             self.bounce.read(offset, to)
-        } else if self.lend(page, 1)? == Lent::Held
+        } else if self.lend(page, 1)? != Lent::CopyOnly
             && let Some(own) = self.map_own(page)
         {
             own.read(offset, to)

@@ -3,8 +3,8 @@
 use core::cell::Cell;
 
 use mm_guest::{
-    Exit, FrameCount, Lent, Machine, NotThere, OutOfFrames, Prot, Registers, SharedMap, SharedPage, UserPage,
-    VolumeError, VolumePage,
+    Exit, FrameCount, Lent, Machine, NotThere, OutOfFrames, PAGE_SIZE, ProcessorTime, Prot, Registers,
+    SharedMap, SharedPage, UserPage, VolumeError, VolumePage,
 };
 use xen::{Clock, Events, GrantStatus, Hypervisor, Port, Virq};
 use xen_rt::Boot;
@@ -36,8 +36,12 @@ pub(crate) struct Xen {
     clock: Clock,
     /// The latest time that was told.
     latest: Cell<u64>,
-    /// When the program last went on, and when it trapped.
-    times: (u64, u64),
+    /// Ticks of the time-stamp counter that the program used, in its own code and in the kernel's: nobody needs nanoseconds at
+    /// every trap.
+    used: (u64, u64),
+    /// The counter when the program trapped last, and ticks slept since.
+    trapped: u64,
+    slept: u64,
     console: xen::console::Console,
     timer: Option<Port>,
     alarm: Option<u64>,
@@ -94,7 +98,9 @@ impl Xen {
             events: boot.events,
             clock: boot.clock,
             latest: Cell::new(0),
-            times: (0, 0),
+            used: (0, 0),
+            trapped: xen::clock::tsc(),
+            slept: 0,
             console: boot.console,
             timer,
             alarm: None,
@@ -151,7 +157,9 @@ impl Xen {
         let wanted = [Some(self.link.port), self.console.port(), self.timer, Some(self.store.port())];
         ports.extend(wanted.into_iter().flatten());
         if !self.link.look_again() {
+            let from = xen::clock::tsc();
             let _ = self.hypervisor.sched_poll(&ports, Some(deadline));
+            self.slept += xen::clock::tsc().saturating_sub(from);
         }
         self.called = true;
         self.take_events();
@@ -217,7 +225,7 @@ impl Machine for Xen {
         let volume = |place: u64| VolumePage(want.volume.0 + place - index);
         let wanted = if want.exec { user::Prot::ReadExec } else { user::Prot::Read };
         let mut maps: heapless::Vec<user::SharedMap, BATCH> = heapless::Vec::new();
-        let mut places: heapless::Vec<u64, BATCH> = heapless::Vec::new();
+        let mut statuses: heapless::Vec<GrantStatus, BATCH> = heapless::Vec::new();
         let mut left = around & !(1 << index);
         let mut next = Some(index);
         while let Some(place) = next {
@@ -225,19 +233,19 @@ impl Machine for Xen {
                 let page = page(UserPage(base + place));
                 // There is room for a block's pages.
                 let _ = maps.push(user::SharedMap { page, owner: self.link.owner, reference, prot: wanted });
-                let _ = places.push(place);
+                let _ = statuses.push(GrantStatus::GENERAL_ERROR);
             }
             next = (left != 0).then(|| u64::from(left.trailing_zeros()));
             left &= left.wrapping_sub(1);
         }
-        let mut statuses = [GrantStatus::GENERAL_ERROR; BATCH];
         self.space.map_shared(&mut self.pool, &maps, &mut statuses);
         let mut done = 0;
-        for (place, status) in places.iter().zip(statuses) {
+        for (map, status) in maps.iter().zip(&statuses) {
+            let place = map.page.address() / PAGE_SIZE - base;
             if status.is_okay() {
                 done |= 1 << place;
-                self.link.mapped(volume(*place));
-            } else if *place == index {
+                self.link.mapped(volume(place));
+            } else if place == index {
                 // That M1 took back a neighbour is found out when that is needed itself.
                 log::debug!("page {} cannot be mapped: {status:?}", want.volume.0);
                 self.link.map_failed(want.volume);
@@ -317,14 +325,10 @@ impl Machine for Xen {
         self.space.write(address, from).map_err(|missing| NotThere { address: missing.va })
     }
 
-    fn holds(&mut self, page: VolumePage) -> bool {
-        self.link.lookup(page).is_some()
-    }
-
     fn lend(&mut self, page: VolumePage, wanted: u32) -> Result<Lent, VolumeError> {
         let lent = self.link.lend(page, wanted);
         if let Some((page, pushed, timing, now)) = self.link.trip.take() {
-            self.trace.answered(page, pushed, timing, now);
+            self.trace.answered(page, self.clock.ns_at(self.trapped), pushed, timing, now);
         }
         lent
     }
@@ -367,15 +371,17 @@ impl Machine for Xen {
     fn run(&mut self, registers: &mut Registers) -> Exit {
         self.context.regs = registers::to_context(registers);
         (self.context.fs_base, self.context.gs_base) = (registers.fs_base, registers.gs_base);
-        self.times.0 = self.monotonic();
-        if let Some(fault) = self.trace.resume(self.times.0)
+        if self.trace.is_open()
+            && let Some(fault) = self.trace.resume(self.clock.now_ns())
             && self.fault_trace
         {
             self.console_write(alloc::format!("mm-guest: {fault}\n").as_bytes());
         }
+        let resumed = xen::clock::tsc();
+        self.used.1 += resumed.saturating_sub(self.trapped).saturating_sub(core::mem::take(&mut self.slept));
         let exit = self.context.run(&self.space);
-        self.times.1 = self.monotonic();
-        self.trace.trap(self.times.1);
+        self.trapped = xen::clock::tsc();
+        self.used.0 += self.trapped.saturating_sub(resumed);
         *registers = registers::from_context(&self.context);
         match exit {
             user::Exit::Syscall => Exit::Syscall,
@@ -390,8 +396,9 @@ impl Machine for Xen {
         }
     }
 
-    fn run_times(&self) -> (u64, u64) {
-        self.times
+    fn processor_time(&self) -> ProcessorTime {
+        let (user, system) = self.used;
+        ProcessorTime { user: self.clock.span_ns(user), system: self.clock.span_ns(system) }
     }
 
     fn fpu(&self) -> [u8; 512] {

@@ -18,23 +18,15 @@ pub(crate) struct Fault {
 /// The first such fault and the latest, and the one that is under way.
 #[derive(Default)]
 pub(crate) struct Trace {
-    trapped: u64,
     open: Option<Fault>,
     first: Option<Fault>,
     latest: Option<Fault>,
 }
 
 impl Trace {
-    /// The program trapped.
-    pub(crate) fn trap(&mut self, now: u64) {
-        self.trapped = now;
-        self.open = None;
-    }
-
-    /// M1 was asked for a page and has answered.
-    pub(crate) fn answered(&mut self, page: u64, pushed: u64, timing: Timing, now: u64) {
-        self.open =
-            Some(Fault { page, trapped: self.trapped, pushed, timing, resumed: now, ..Fault::default() });
+    /// M1 was asked for a page, since the program trapped, and has answered.
+    pub(crate) fn answered(&mut self, page: u64, trapped: u64, pushed: u64, timing: Timing, now: u64) {
+        self.open = Some(Fault { page, trapped, pushed, timing, resumed: now, ..Fault::default() });
     }
 
     /// Whether a fault is under way for which M1 was asked.

@@ -153,8 +153,9 @@ impl<M: Machine> Kernel<M> {
         let mut words = [0; 18];
         if own {
             let parts = |time: u64| [time / 1_000_000_000, time % 1_000_000_000 / 1000];
-            words[..2].copy_from_slice(&parts(self.process.user_time));
-            words[2..4].copy_from_slice(&parts(self.process.system_time));
+            let used = self.memory.machine.processor_time();
+            words[..2].copy_from_slice(&parts(used.user));
+            words[2..4].copy_from_slice(&parts(used.system));
             let (private, shared) = self.memory.resident();
             words[4] = 4 * (private + shared);
             // Minor faults: all that M1 was not asked for; major ones: the others.

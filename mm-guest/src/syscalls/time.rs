@@ -34,7 +34,10 @@ impl<M: Machine> Kernel<M> {
             // MONOTONIC, RAW, COARSE, BOOTTIME: a domain that is paused does not notice.
             1 | 4 | 6 | 7 => Ok(machine.monotonic()),
             // CPU time of the process and of its thread, also under their dynamic numbers.
-            2 | 3 | -6 | -2 => Ok(self.process.user_time + self.process.system_time),
+            2 | 3 | -6 | -2 => {
+                let used = machine.processor_time();
+                Ok(used.user + used.system)
+            }
             _ => Err(Errno::INVAL),
         }
     }
@@ -145,7 +148,8 @@ impl<M: Machine> Kernel<M> {
         /// A hundredth of a second, `USER_HZ`.
         const TICK: u64 = SECOND / 100;
         if at != 0 {
-            let times = [self.process.user_time / TICK, self.process.system_time / TICK, 0, 0];
+            let used = self.memory.machine.processor_time();
+            let times = [used.user / TICK, used.system / TICK, 0, 0];
             self.memory.write_words(at, &times)?;
         }
         Ok(self.memory.machine.monotonic() / TICK)

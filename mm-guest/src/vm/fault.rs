@@ -171,17 +171,17 @@ impl<M: Machine> Memory<M> {
     fn map_shared(&mut self, vma: &Vma, page: u64, volume: VolumePage) -> Result<(), Fault> {
         let Backing::Volume { valid, .. } = vma.backing else { return Err(Fault::NotMapped) };
         let end = vma.end.min(vma.start + valid);
-        if self.machine.holds(volume) {
-            self.counts.local += 1;
-        } else {
-            self.counts.asked += 1;
-        }
         // A map that fails drops the reference, so the second turn asks M1 afresh.
-        for _ in 0..3 {
+        for turn in 0..3 {
             let wanted = u32::try_from(end - page).unwrap_or(u32::MAX);
-            match self.machine.lend(volume, wanted).map_err(Fault::Volume)? {
-                Lent::CopyOnly => break,
-                Lent::Held => {}
+            let lent = self.machine.lend(volume, wanted);
+            match lent {
+                _ if turn > 0 => {}
+                Ok(Lent::Held) => self.counts.local += 1,
+                _ => self.counts.asked += 1,
+            }
+            if lent.map_err(Fault::Volume)? == Lent::CopyOnly {
+                break;
             }
             if self.map_around(vma, page, volume, end) {
                 return Ok(());

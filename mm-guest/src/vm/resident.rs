@@ -2,6 +2,7 @@
 //! that was touched. It lets a range be walked in time that depends on what is there, not on its length.
 
 use alloc::vec::Vec;
+use core::cell::Cell;
 use core::ops::Range;
 
 use crate::errno::Errno;
@@ -29,6 +30,8 @@ struct Region {
 #[derive(Default)]
 pub(crate) struct Resident {
     regions: Vec<Region>,
+    /// Where a region was found last: one fault looks several times.
+    recent: Cell<usize>,
     private: u64,
     shared: u64,
 }
@@ -50,7 +53,13 @@ impl Resident {
     }
 
     fn find(&self, index: u64) -> Result<usize, usize> {
-        self.regions.binary_search_by_key(&index, |region| region.index)
+        let recent = self.recent.get();
+        if self.regions.get(recent).is_some_and(|region| region.index == index) {
+            return Ok(recent);
+        }
+        let found = self.regions.binary_search_by_key(&index, |region| region.index);
+        self.recent.set(found.unwrap_or_else(|place| place));
+        found
     }
 
     pub(crate) fn get(&self, page: u64) -> Presence {

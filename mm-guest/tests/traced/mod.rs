@@ -11,8 +11,8 @@ use std::os::unix::fs::FileExt;
 use std::time::{Duration, Instant, SystemTime};
 
 use mm_guest::{
-    Exit, FrameCount, Lent, Machine, NotThere, OutOfFrames, Prot, Registers, SharedMap, SharedPage, UserPage,
-    VolumeError, VolumePage,
+    Exit, FrameCount, Lent, Machine, NotThere, OutOfFrames, ProcessorTime, Prot, Registers, SharedMap,
+    SharedPage, UserPage, VolumeError, VolumePage,
 };
 
 use process::Tracee;
@@ -56,7 +56,8 @@ pub(crate) struct Traced {
     /// What is typed.
     pub(crate) input: VecDeque<u8>,
     started: Instant,
-    times: (u64, u64),
+    time: ProcessorTime,
+    trapped: u64,
     /// When the program has to have ended.
     pub(crate) deadline: Instant,
 }
@@ -89,7 +90,8 @@ impl Traced {
             console: Vec::new(),
             input: VecDeque::new(),
             started: Instant::now(),
-            times: (0, 0),
+            time: ProcessorTime::default(),
+            trapped: 0,
             deadline: Instant::now() + Duration::from_secs(60),
         })
     }
@@ -260,21 +262,18 @@ impl Machine for Traced {
         }
     }
 
-    fn holds(&mut self, page: VolumePage) -> bool {
-        self.held.contains(&page.0)
-    }
-
     fn lend(&mut self, page: VolumePage, _wanted: u32) -> Result<Lent, VolumeError> {
         self.page_of(page)?;
         if self.copy_only {
             return Ok(Lent::CopyOnly);
         }
-        if self.held.insert(page.0) {
-            self.requests += 1;
-            let run = page.0..(page.0 + self.window).min(self.pages);
-            self.held.extend(run.filter(|page| !self.unreadable.contains(page)));
+        if !self.held.insert(page.0) {
+            return Ok(Lent::Held);
         }
-        Ok(Lent::Held)
+        self.requests += 1;
+        let run = page.0..(page.0 + self.window).min(self.pages);
+        self.held.extend(run.filter(|page| !self.unreadable.contains(page)));
+        Ok(Lent::Granted)
     }
 
     fn copy_volume(&mut self, page: VolumePage, to: Frame) -> Result<Frame, (Option<Frame>, VolumeError)> {
@@ -319,14 +318,16 @@ impl Machine for Traced {
     fn run(&mut self, registers: &mut Registers) -> Exit {
         assert!(Instant::now() < self.deadline, "the program takes too long");
         self.stops += 1;
-        self.times.0 = self.monotonic();
+        let resumed = self.monotonic();
+        self.time.system += resumed.saturating_sub(self.trapped);
         let exit = self.tracee.run(registers);
-        self.times.1 = self.monotonic();
+        self.trapped = self.monotonic();
+        self.time.user += self.trapped - resumed;
         exit
     }
 
-    fn run_times(&self) -> (u64, u64) {
-        self.times
+    fn processor_time(&self) -> ProcessorTime {
+        self.time
     }
 
     fn fpu(&self) -> [u8; 512] {

@@ -10,6 +10,7 @@ use xen_sys::memory::{Flush, MmuUpdate, MulticallEntry};
 use xen_sys::{DomId, GrantRef, GrantStatus, Mfn, PAGE_SHIFT, grant, hypercall};
 
 use super::{Frame, FramePool, Prot, UserPage, UserSpace};
+use crate::machine::copy_page;
 use crate::{layout, native, pte, tables};
 
 /// Most pages of a [`Floor`].
@@ -27,6 +28,8 @@ enum State {
 #[derive(Debug)]
 pub struct Floor {
     space: UserSpace,
+    /// Machine address of the first page's entry.
+    entries: u64,
     ops: [MapGrantRef; FLOOR_PAGES],
     states: [State; FLOOR_PAGES],
     pages: usize,
@@ -65,6 +68,7 @@ impl Floor {
                 pool.free(frame);
             }
         });
+        let entries = tables::l1_of(base)?.entry_address(layout::index(base, 1));
         let ops = core::array::from_fn(|index| MapGrantRef {
             host_addr: base + ((index as u64) << PAGE_SHIFT),
             flags: gntmap::HOST_MAP | gntmap::READONLY | gntmap::APPLICATION_MAP,
@@ -74,7 +78,13 @@ impl Floor {
             handle: 0,
             dev_bus_addr: 0,
         });
-        Some(Self { space, ops, states: [const { State::Absent }; FLOOR_PAGES], pages: references.len() })
+        Some(Self {
+            space,
+            entries,
+            ops,
+            states: [const { State::Absent }; FLOOR_PAGES],
+            pages: references.len(),
+        })
     }
 
     /// The address space.
@@ -94,21 +104,22 @@ impl Floor {
         // SAFETY: the addresses are user space's, and absent; a table for them exists.
         let asked = unsafe { native().grant_map(ops) }.is_ok();
         let mut all = asked;
-        let mut clear_nx = [MmuUpdate { ptr: 0, val: 0 }; FLOOR_PAGES];
-        for ((op, state), update) in ops.iter().zip(&mut self.states[index..end]).zip(&mut clear_nx) {
+        let mut clear_nx: heapless::Vec<MmuUpdate, FLOOR_PAGES> = heapless::Vec::new();
+        for (at, (op, state)) in (index as u64..).zip(ops.iter().zip(&mut self.states[index..end])) {
             if !asked || !op.status.is_okay() {
                 all = false;
                 continue;
             }
             *state = State::Shared;
-            if executable && let Some(l1) = tables::l1_of(op.host_addr) {
+            if executable {
                 let frame = Mfn(op.dev_bus_addr >> PAGE_SHIFT);
-                let ptr = l1.entry_address(layout::index(op.host_addr, 1));
-                *update = MmuUpdate { ptr, val: pte::user(frame, false, true) };
+                let update = MmuUpdate { ptr: self.entries + 8 * at, val: pte::user(frame, false, true) };
+                // There is room for all pages.
+                let _ = clear_nx.push(update);
             }
         }
         // SAFETY: the same frames and access as Xen has just put there, but executable.
-        all && (!executable || unsafe { native().mmu_update(&mut clear_nx[..count]) }.is_ok())
+        all && (!executable || unsafe { native().mmu_update(&mut clear_nx) }.is_ok())
     }
 
     /// Copies the shared page with this index to `frame`, and maps that in its place in one multicall. Tells whether it was.
@@ -119,7 +130,7 @@ impl Floor {
             return false;
         }
         // SAFETY: mapped there until the multicall below; words may be changed by anybody.
-        frame.words().copy_from(unsafe { &*(op.host_addr as *const PageWords) });
+        copy_page(frame.words(), unsafe { &*(op.host_addr as *const PageWords) });
         let mut unmap = [unmap_op(op)];
         let entry = pte::user(frame.mfn(), true, false);
         let mut calls = [

@@ -3,8 +3,10 @@
 //! Only absent entries are filled; a grant's entry is never overwritten or moved, but unmapped by `GNTTABOP_unmap_grant_ref`; a
 //! table that holds one is never taken away. All three leak the grant for ever otherwise (`put_page_from_l1e` in `xen/arch/x86/mm.c`).
 
+use core::cell::Cell;
 use core::sync::atomic::{AtomicU64, Ordering};
 
+use heapless::Vec;
 use xen::Hypervisor;
 use xen_sys::grant::{MapGrantRef, UNMAP_BATCH, UnmapGrantRef, gntmap};
 use xen_sys::memory::{Flush, MmuExtOp, MmuUpdate, MulticallEntry, mmuext};
@@ -18,6 +20,8 @@ use crate::{layout, native, pte};
 
 /// Grants that are mapped or unmapped in one hypercall.
 const BATCH: usize = UNMAP_BATCH;
+/// Address bits of what one L1 table maps.
+const REGION_SHIFT: u32 = PAGE_SHIFT + 9;
 /// L4 entries of user space.
 const USER_SLOTS: usize = 256;
 
@@ -28,6 +32,8 @@ static ACTIVE: AtomicU64 = AtomicU64::new(0);
 #[derive(Debug)]
 pub struct UserSpace {
     root: Table,
+    /// The region of 2 MiB that was looked up last, and its tables, which stay as long as this address space.
+    recent: Cell<Option<(u64, Tables)>>,
     /// Pages of tables and their companions, the root included.
     table_frames: usize,
     private: usize,
@@ -134,7 +140,7 @@ impl UserSpace {
         let mut pin = [MmuExtOp { cmd: mmuext::PIN_L4_TABLE, arg1: root.frame().0, arg2: 0 }];
         // SAFETY: an empty, read-only page.
         unsafe { native().mmuext(&mut pin) }.map_err(MapError::Xen)?;
-        Ok(Self { root, table_frames: 1, private: 0, shared: 0 })
+        Ok(Self { root, recent: Cell::new(None), table_frames: 1, private: 0, shared: 0 })
     }
 
     /// Pages that this address space uses for itself: tables, and what is remembered about pages.
@@ -215,9 +221,9 @@ impl UserSpace {
     }
 
     fn map_shared_batch(&mut self, pool: &mut FramePool, maps: &[SharedMap], statuses: &mut [GrantStatus]) {
-        let mut ops = [EMPTY_MAP; BATCH];
-        let mut leaves = [None; BATCH];
-        let mut used = 0;
+        let mut ops: Vec<MapGrantRef, BATCH> = Vec::new();
+        // For each of them, which map it is and where that is described.
+        let mut places: Vec<(usize, Leaf), BATCH> = Vec::new();
         for (index, map) in maps.iter().enumerate() {
             statuses[index] = match self.leaf(pool, map.page) {
                 Ok(leaf)
@@ -229,29 +235,27 @@ impl UserSpace {
                         handle: GrantHandle(0),
                         executable: map.prot.executable(),
                     });
-                    ops[used] = MapGrantRef {
+                    // A batch of maps is no longer than either.
+                    let _ = ops.push(MapGrantRef {
                         host_addr: map.page.address(),
                         reference: map.reference.0,
                         dom: map.owner.0,
                         ..EMPTY_MAP
-                    };
-                    leaves[used] = Some((index, leaf));
-                    used += 1;
+                    });
+                    let _ = places.push((index, leaf));
                     GrantStatus::OKAY
                 }
                 Ok(_) => GrantStatus::BAD_VIRT_ADDR,
                 Err(_) => GrantStatus::NO_SPACE,
             };
         }
-        if used == 0 {
+        if ops.is_empty() {
             return;
         }
         // SAFETY: the addresses are user space's, and absent; tables for them exist.
-        let asked = unsafe { native().grant_map(&mut ops[..used]) };
-        let mut clear_nx = [MmuUpdate { ptr: 0, val: 0 }; BATCH];
-        let mut executables = 0;
-        for (op, leaf) in ops[..used].iter().zip(&leaves) {
-            let Some((index, leaf)) = leaf else { continue };
+        let asked = unsafe { native().grant_map(&mut ops) };
+        let mut clear_nx: Vec<MmuUpdate, BATCH> = Vec::new();
+        for (op, (index, leaf)) in ops.iter().zip(&places) {
             let status = if asked.is_err() { GrantStatus::GENERAL_ERROR } else { op.status };
             statuses[*index] = status;
             if !status.is_okay() {
@@ -260,30 +264,38 @@ impl UserSpace {
             }
             let executable = maps[*index].prot.executable();
             let (reference, handle) = (GrantRef(op.reference), GrantHandle(op.handle));
-            leaf.set(Shadow::Shared { reference, handle, executable });
             self.shared += 1;
+            if handle.0 >= HANDLES {
+                statuses[*index] = self.undo_map(*leaf, maps[*index].page, handle);
+                continue;
+            }
+            leaf.set(Shadow::Shared { reference, handle, executable });
             if executable {
                 let frame = xen_sys::Mfn(op.dev_bus_addr >> PAGE_SHIFT);
-                clear_nx[executables] =
-                    MmuUpdate { ptr: leaf.l1.entry_address(leaf.index), val: pte::user(frame, false, true) };
-                executables += 1;
+                let ptr = leaf.tables.l1.entry_address(leaf.index);
+                let _ = clear_nx.push(MmuUpdate { ptr, val: pte::user(frame, false, true) });
             }
         }
         // SAFETY: the same frames and access as Xen has just put there, but executable.
-        let cleared =
-            executables == 0 || unsafe { native().mmu_update(&mut clear_nx[..executables]) }.is_ok();
-        for (op, leaf) in ops[..used].iter().zip(&leaves) {
-            let Some((index, leaf)) = leaf else { continue };
-            if !statuses[*index].is_okay() {
-                continue;
-            }
-            if (!cleared && maps[*index].prot.executable()) || op.handle >= HANDLES {
-                unmap_grants(&mut [unmap_op(maps[*index].page, GrantHandle(op.handle))]);
-                leaf.set(Shadow::Absent);
-                self.shared -= 1;
-                statuses[*index] = GrantStatus::GENERAL_ERROR;
+        if clear_nx.is_empty() || unsafe { native().mmu_update(&mut clear_nx) }.is_ok() {
+            return;
+        }
+        for (index, leaf) in &places {
+            let (page, executable) = (maps[*index].page, maps[*index].prot.executable());
+            if let Shadow::Shared { handle, .. } = leaf.get()
+                && executable
+            {
+                statuses[*index] = self.undo_map(*leaf, page, handle);
             }
         }
+    }
+
+    /// Takes a page out that was just mapped and cannot stay; gives its status.
+    fn undo_map(&mut self, leaf: Leaf, page: UserPage, handle: GrantHandle) -> GrantStatus {
+        unmap_grants(&mut [unmap_op(page, handle)]);
+        leaf.set(Shadow::Absent);
+        self.shared -= 1;
+        GrantStatus::GENERAL_ERROR
     }
 
     /// Ends the sharing of a page: the grant is unmapped and `frame`, which has a copy of it by now, mapped instead, in one hypercall.
@@ -414,7 +426,7 @@ impl UserSpace {
             }
             Shadow::Shared { reference, handle, .. } if matches!(prot, Prot::Read | Prot::ReadExec) => {
                 let executable = prot.executable();
-                let frame = pte::frame(leaf.l1.entry(leaf.index)).expect("a mapped grant");
+                let frame = pte::frame(leaf.tables.l1.entry(leaf.index)).expect("a mapped grant");
                 (Shadow::Shared { reference, handle, executable }, pte::user(frame, false, executable))
             }
             Shadow::Shared { .. } => return Err(ProtectError::Shared),
@@ -457,15 +469,19 @@ impl UserSpace {
 
     /// The page's place, if there is a table for it.
     fn find(&self, page: UserPage) -> Option<Leaf> {
+        let (region, index) = (page.address() >> REGION_SHIFT, layout::index(page.address(), 1));
+        if let Some((recent, tables)) = self.recent.get()
+            && recent == region
+        {
+            return Some(Leaf { tables, index });
+        }
         let mut table = self.root;
         for level in [4, 3, 2] {
             table = table.below(layout::index(page.address(), level))?;
         }
-        Some(Leaf {
-            l1: table,
-            companion: machine().companion(table.0)?,
-            index: layout::index(page.address(), 1),
-        })
+        let tables = Tables { l1: table, companion: machine().companion(table.0)? };
+        self.recent.set(Some((region, tables)));
+        Some(Leaf { tables, index })
     }
 
     /// The page's place, with tables made for it as needed.
@@ -521,23 +537,29 @@ impl UserSpace {
     }
 }
 
+/// What describes the pages of a region.
+#[derive(Clone, Copy, Debug)]
+struct Tables {
+    l1: Table,
+    companion: Pfn,
+}
+
 /// Where a page is described.
 #[derive(Clone, Copy)]
 struct Leaf {
-    l1: Table,
-    companion: Pfn,
+    tables: Tables,
     index: usize,
 }
 
 impl Leaf {
     fn get(&self) -> Shadow {
         // SAFETY: companions are frames of ours that hold words.
-        Shadow::decode(load64(unsafe { words(self.companion) }, self.index))
+        Shadow::decode(load64(unsafe { words(self.tables.companion) }, self.index))
     }
 
     fn set(&self, shadow: Shadow) {
         // SAFETY: as above.
-        store64(unsafe { words(self.companion) }, self.index, shadow.encode());
+        store64(unsafe { words(self.tables.companion) }, self.index, shadow.encode());
     }
 }
 
