@@ -36,6 +36,10 @@ const PACKAGES: [&str; 13] = [
 const SPARE: &str = "hello";
 /// Bytes of the root's filesystem.
 const SIZE: u64 = 256 << 20;
+/// Bytes of the empty one.
+const EMPTY: u64 = 64 << 20;
+/// Where GRUB is in its package.
+const GRUB_IMAGE: &str = "/usr/lib/grub-xen/grub-x86_64-xen.bin";
 
 /// The system's volumes, and what boots them from outside.
 #[derive(Clone, Debug)]
@@ -50,11 +54,15 @@ pub struct System {
     pub unpacked: PathBuf,
     /// What the kernel starts first, to mount the root.
     pub initramfs: Vec<u8>,
+    /// PV GRUB: what boots the kernel that lies in the volume.
+    pub grub: PathBuf,
+    /// A volume with an empty ext4 on it, of 64 MiB.
+    pub empty: PathBuf,
 }
 
-/// How GRUB starts the kernel that lies in the volume; `job=` is taken from GRUB's own command line.
+/// How GRUB starts the kernel that lies in the volume. Who is started so can be told nothing, so the job is always this one.
 const GRUB: &str = "set timeout=0\nmenuentry Debian {\n\
-    \tlinux /boot/vmlinuz root=/dev/xvda rw console=hvc0 job=grub\n\
+    \tlinux /boot/vmlinuz root=/dev/xvda rw console=hvc0 job=write\n\
     \tinitrd /boot/initrd.img\n}\n";
 
 /// Builds the volumes with these jobs, each a name and a script for dash; kept in the testbed's cache.
@@ -76,7 +84,15 @@ pub fn build(jobs: &[(&str, &str)]) -> Result<System> {
     }
     let unpacked = initramfs::base()?.linux;
     let erofs = volume.build()?.image;
-    Ok(System { ext4: volume.size(SIZE).build_ext4()?, erofs, kernel, unpacked, initramfs })
+    Ok(System {
+        ext4: volume.size(SIZE).build_ext4()?,
+        erofs,
+        kernel,
+        unpacked,
+        initramfs,
+        grub: packages::unpack(&["grub-xen-host"], Follow::Libraries)?.require(GRUB_IMAGE)?,
+        empty: Volume::new().size(EMPTY).build_ext4()?,
+    })
 }
 
 /// The package file that lies there.
