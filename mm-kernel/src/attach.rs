@@ -1,15 +1,23 @@
 //! Clients come and go: what dom0 says about their devices, and what M1 does about it.
 
-use mm_engine::{ClientId, ClientState, Refusal};
-use xen_drivers::vbdback::{DeviceId, Event, Info, MapOffer};
+use mm_engine::{ClientId, ClientState, Refusal, VolumeId};
+use mm_store::{CreateRefused, Lifetime, OpenRefused, OverlayId};
+use xen_drivers::Frame;
+use xen_drivers::vbdback::{BlockOffer, DeviceId, Event, Info, MapOffer};
 use xen_sys::DomId;
 
 use crate::m1::M1;
 use crate::refusals::Reason;
-use crate::volumes::VolumeState;
+use crate::volumes::{self, VolumeState};
 
 /// Events taken in one turn.
 const EVENTS: usize = 64;
+
+/// What an overlay lies over.
+struct Base {
+    identity: [u8; 16],
+    pages: u64,
+}
 
 impl M1 {
     /// Moves all devices on, and does what follows.
@@ -84,9 +92,11 @@ impl M1 {
     /// `Err(None)`: not known yet.
     fn accept(&mut self, device: DeviceId, info: &Info) -> Result<(), Option<Reason>> {
         let target = info.params.as_str();
-        if target.contains(['+', '@']) {
+        if target.contains('@') {
             return Err(Some(Reason::NotSupported));
         }
+        let (target, overlay) =
+            target.split_once('+').map_or((target, None), |(name, over)| (name, Some(over)));
         let volume = self
             .volumes
             .iter()
@@ -98,7 +108,58 @@ impl M1 {
             _ => facts.id.ok_or(Some(Reason::VolumeUnusable))?,
         };
         let page = self.infos[volume].ok_or(Some(Reason::VolumeUnusable))?;
-        let offer = self.block.offer(facts, info.read_only, info.discard).ok_or(Some(Reason::TooLarge))?;
+        let offer = self.block.offer(facts, info, overlay.is_some()).ok_or(Some(Reason::TooLarge))?;
+        let base = Base { identity: volumes::digest(&facts.identity, facts.pages), pages: facts.pages };
+        let overlay = overlay.map(|name| self.overlay(device, name, base)).transpose()?;
+        let accepted = self.accept_over(device, info, volume, id, page, offer, overlay);
+        if let (Err(_), Some(overlay), Some(overlays)) = (&accepted, overlay, &mut self.overlays)
+            && self.block.overlay_of(device).is_none()
+        {
+            overlays.close(overlay);
+        }
+        accepted
+    }
+
+    /// The overlay of this name, which is made if there is none.
+    fn overlay(&mut self, device: DeviceId, name: &str, base: Base) -> Result<OverlayId, Option<Reason>> {
+        if let Some(overlay) = self.block.overlay_of(device) {
+            return Ok(overlay);
+        }
+        let overlays = self.overlays.as_mut().ok_or(Some(Reason::NoStore))?;
+        let pages = u32::try_from(base.pages).map_err(|_| Some(Reason::TooLarge))?;
+        let base = mm_store::Base { identity: base.identity, pages };
+        if overlays.store.find(name).is_none() {
+            match overlays.store.create(name, base, overlays.quota, Lifetime::Persistent) {
+                Ok(_) => log::info!("store: overlay {name} is made"),
+                // The store is not ready to be written yet.
+                Err(CreateRefused::Busy) => return Err(None),
+                Err(CreateRefused::Name) => return Err(Some(Reason::OverlayName)),
+                Err(CreateRefused::TooMany) => return Err(Some(Reason::TooManyOverlays)),
+                Err(CreateRefused::Exists | CreateRefused::ReadOnly) => {
+                    return Err(Some(Reason::StoreFailed));
+                }
+            }
+        }
+        overlays.store.open(name, base).map_err(|refused| {
+            Some(match refused {
+                OpenRefused::InUse => Reason::OverlayInUse,
+                OpenRefused::OtherBase => Reason::OtherBase,
+                OpenRefused::Unknown => Reason::StoreFailed,
+            })
+        })
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "what was found out of one device")]
+    fn accept_over(
+        &mut self,
+        device: DeviceId,
+        info: &Info,
+        volume: usize,
+        id: VolumeId,
+        page: Frame,
+        offer: BlockOffer,
+        overlay: Option<OverlayId>,
+    ) -> Result<(), Option<Reason>> {
         let client = self.client_of(info.domain)?;
         let ring = self.engine.attach(client, id).map_err(|refusal| {
             Some(match refusal {
@@ -121,7 +182,7 @@ impl M1 {
         }
         if let Some((ring, port, info_page)) = self.devices.published(device.index()) {
             let (block, mut hands) = self.block_and_hands();
-            block.add(device, info, volume, id, &mut hands);
+            block.add(device, info, volume, id, overlay, &mut hands);
             self.backend.accept(device, Some(MapOffer { ring, port, info_page }), Some(offer));
         }
         Ok(())

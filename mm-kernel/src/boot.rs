@@ -22,6 +22,7 @@ use crate::devices::{DeviceMemory, Devices};
 use crate::disks::{Disk, devid};
 use crate::lending::Lending;
 use crate::m1::{M1, Network};
+use crate::overlays::{self, Opened, Overlays, Waiter};
 use crate::refusals::Refusals;
 use crate::volumes::{VolumeFacts, VolumeState, Volumes};
 
@@ -47,27 +48,14 @@ static REFS: RefPool = RefPool::new();
 /// # Panics
 /// Where the domain has not the memory for M1's smallest form; xl's own minimum has.
 pub fn build(mut boot: Boot) -> &'static mut M1 {
-    let mut config = Config::parse(boot.cmdline);
-    log::set_max_level(config.log);
-    let (major, minor) = boot.hypervisor.xen_version();
-    log::info!(
-        "M1 {} on Xen {major}.{minor}, {} KiB of memory",
-        env!("CARGO_PKG_VERSION"),
-        boot.memory.free_pages() * 4
-    );
-    let all_pages = boot.hypervisor.memory_reservation().map_or(0, |(now, _)| now);
-    let platform =
-        Platform { hypervisor: boot.hypervisor, events: boot.events, grants: boot.grants, refs: &REFS };
-    let first = FIRST_GRANT_FRAMES.min(config.grant_frames.unwrap_or(u32::MAX)).max(OWN_GRANT_FRAMES);
-    if let Err(error) = boot.grants.grow_to(first.min(boot.grants.frames_max())) {
-        log::error!("Xen gives no grant table frames: {error:?}");
-    }
+    let begun = begin(&mut boot);
+    finish(boot, begun)
+}
 
-    let Some(store_page) = boot.xenstore else { fatal("there is no xenstore: start M1 with xl create") };
-    boot.events.unmask(store_page.port);
-    let mut xenstore = Connection::new(store_page.page);
-    let disks_present = list_disks(&mut xenstore, &boot, store_page.port);
-
+/// Not inlined, as [`begin`] is not: what either has on the stack is too much for both.
+#[inline(never)]
+fn finish(mut boot: Boot, begun: Begun) -> &'static mut M1 {
+    let Begun { mut config, all_pages, platform, xenstore, xenstore_port, disks_present, opened } = begun;
     let memory = &mut boot.memory;
     let devices =
         DeviceMemory::new(memory, usize::from(config.clients)).unwrap_or_else(|| fatal("memory: devices"));
@@ -125,7 +113,9 @@ pub fn build(mut boot: Boot) -> &'static mut M1 {
     let domains =
         memory.slice(usize::from(config.clients), DomId::SELF).unwrap_or_else(|| fatal("memory: clients"));
     // What is left is the store's and its tables', but for M1's own state and some pages of alignment.
-    let own = u32::try_from(size_of::<M1>().div_ceil(4096)).unwrap_or(u32::MAX).saturating_add(16);
+    let own = u32::try_from((size_of::<M1>() + size_of::<Overlays>()).div_ceil(4096))
+        .unwrap_or(u32::MAX)
+        .saturating_add(16);
     let free = u32::try_from(memory.free_pages()).unwrap_or(u32::MAX).saturating_sub(own);
     let mut sizes = TableSizes::fit(free, references, clients, clients, config.window, 0);
     if let Some(limit) = config.store_pages.filter(|limit| (*limit as usize) < sizes.frames) {
@@ -153,6 +143,10 @@ pub fn build(mut boot: Boot) -> &'static mut M1 {
         references
     );
 
+    let overlays = opened.and_then(|opened| {
+        let volume = engine.add_volume(opened.blocks, GroupId(u16::MAX), Sharing::Private).ok()?;
+        opened.with(volume, config.overlay_quota, &mut boot.memory)
+    });
     let memory_volume = engine.add_volume(MEMORY_PAGES, GroupId(u16::MAX), Sharing::Memory).ok();
     let block = Block::new(platform, window, block, memory_volume.map(|volume| (volume, MEMORY_PAGES)));
     let timer = boot.hypervisor.evtchn_bind_virq(Virq::Timer).unwrap_or_else(|_| fatal("no timer"));
@@ -166,7 +160,7 @@ pub fn build(mut boot: Boot) -> &'static mut M1 {
         clock: boot.clock,
         console: boot.console,
         xenstore,
-        xenstore_port: store_page.port,
+        xenstore_port,
         _timer: timer,
         network,
         disks,
@@ -175,6 +169,7 @@ pub fn build(mut boot: Boot) -> &'static mut M1 {
         engine,
         lending,
         devices,
+        overlays,
         block,
         backend: VbdBackend::new(boot.domid, slots),
         undecided: heapless::Vec::new(),
@@ -188,6 +183,44 @@ pub fn build(mut boot: Boot) -> &'static mut M1 {
         rechecked: 0,
     };
     boot.memory.place(m1).unwrap_or_else(|| fatal("memory: M1 itself"))
+}
+
+/// What the rest of booting needs.
+struct Begun {
+    config: Config,
+    all_pages: u64,
+    platform: Platform,
+    xenstore: Connection,
+    xenstore_port: xen::Port,
+    disks_present: heapless::Vec<u32, 64>,
+    opened: Option<Opened>,
+}
+
+/// The options, xenstore, and the store's disk.
+#[inline(never)]
+fn begin(boot: &mut Boot) -> Begun {
+    let mut config = Config::parse(boot.cmdline);
+    log::set_max_level(config.log);
+    let (major, minor) = boot.hypervisor.xen_version();
+    log::info!(
+        "M1 {} on Xen {major}.{minor}, {} KiB of memory",
+        env!("CARGO_PKG_VERSION"),
+        boot.memory.free_pages() * 4
+    );
+    let all_pages = boot.hypervisor.memory_reservation().map_or(0, |(now, _)| now);
+    let platform =
+        Platform { hypervisor: boot.hypervisor, events: boot.events, grants: boot.grants, refs: &REFS };
+    let first = FIRST_GRANT_FRAMES.min(config.grant_frames.unwrap_or(u32::MAX)).max(OWN_GRANT_FRAMES);
+    if let Err(error) = boot.grants.grow_to(first.min(boot.grants.frames_max())) {
+        log::error!("Xen gives no grant table frames: {error:?}");
+    }
+
+    let Some(store_page) = boot.xenstore else { fatal("there is no xenstore: start M1 with xl create") };
+    boot.events.unmask(store_page.port);
+    let mut xenstore = Connection::new(store_page.page);
+    let disks_present = list_disks(&mut xenstore, boot, store_page.port);
+    let opened = open_store(&mut config, &disks_present, boot, &mut xenstore, store_page.port, platform);
+    Begun { config, all_pages, platform, xenstore, xenstore_port: store_page.port, disks_present, opened }
 }
 
 /// Ends M1 before it served anything, with one line that says why.
@@ -260,6 +293,39 @@ fn network(memory: &mut BootMemory, platform: Platform) -> Option<Network> {
         snapshots: memory.slice(mm_http::SNAPSHOT_BYTES / share, 0_u8)?,
     };
     Some(Network { card, memory: Some(storage), service: None, deadline: None })
+}
+
+/// The store, where there is a disk for it.
+fn open_store(
+    config: &mut Config,
+    disks: &[u32],
+    boot: &mut Boot,
+    xenstore: &mut Connection,
+    xenstore_port: xen::Port,
+    platform: Platform,
+) -> Option<Opened> {
+    let device = config.store_disk.clone()?;
+    let Some(devid) = devid(&device).filter(|devid| disks.contains(devid)) else {
+        late_problem(config, "store_disk=", "a disk of M1's own disk= line");
+        return None;
+    };
+    let mut waiter = Waiter {
+        xenstore,
+        xenstore_port,
+        hypervisor: boot.hypervisor,
+        events: boot.events,
+        clock: boot.clock,
+    };
+    let opened = overlays::open(&mut waiter, &mut boot.memory, platform, devid);
+    boot.events.set_pending(xenstore_port);
+    match opened {
+        Ok(opened) => Some(opened),
+        Err(why) => {
+            log::error!("store: {why}");
+            config.problem("store_disk=", Reason::Store(why));
+            None
+        }
+    }
 }
 
 fn clients_of(config: &Config) -> usize {

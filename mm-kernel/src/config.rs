@@ -6,6 +6,7 @@
 use core::fmt;
 use core::str::FromStr;
 
+use crate::overlays::OpenFailed;
 use heapless::{String, Vec};
 use mm_http::{Addressing, AllowList, ConfigError};
 
@@ -64,6 +65,10 @@ pub struct Config {
     pub grant_frames: Option<u32>,
     /// Pages of the store at most; `None`: all memory that is left.
     pub store_pages: Option<u32>,
+    /// The disk of M1's own `disk=` line that holds overlays.
+    pub store_disk: Option<Name>,
+    /// Blocks of 4 KiB that an overlay that is made may hold; `None`: as many as there are.
+    pub overlay_quota: Option<u32>,
     /// Log level.
     pub log: log::LevelFilter,
     /// What was wrong.
@@ -96,6 +101,8 @@ pub enum Reason {
     DuplicateVolume,
     /// A value of the network's.
     Network(ConfigError),
+    /// The store cannot be used.
+    Store(OpenFailed),
     /// There is no `volume=`.
     NoVolume,
 }
@@ -109,6 +116,7 @@ impl fmt::Display for Problem {
             Reason::TooManyVolumes => write!(f, "option '{}': more than {VOLUMES_MAX} volumes", self.word),
             Reason::DuplicateVolume => write!(f, "option '{}': that volume is already defined", self.word),
             Reason::Network(error) => write!(f, "option '{}': {error}", self.word),
+            Reason::Store(why) => write!(f, "option '{}': {why}", self.word),
             Reason::NoVolume => {
                 f.write_str("no volume: add volume=NAME:DEVICE for a disk of M1, such as volume=base:xvda")
             }
@@ -128,6 +136,8 @@ impl Default for Config {
             client_refs: None,
             grant_frames: None,
             store_pages: None,
+            store_disk: None,
+            overlay_quota: None,
             log: log::LevelFilter::Info,
             problems: Vec::new(),
             problems_dropped: 0,
@@ -191,6 +201,13 @@ impl Config {
             "store" => {
                 let mib: u32 = number(value, 1, 1 << 22, "a size in MiB, at least 1")?;
                 self.store_pages = Some(mib << 8);
+            }
+            "store_disk" => {
+                self.store_disk = Some(name(value).ok_or(Reason::Expected("a disk, such as xvdb"))?);
+            }
+            "overlay_quota" => {
+                let mib: u32 = number(value, 1, 1 << 22, "a size in MiB, at least 1")?;
+                self.overlay_quota = Some(mib << 8);
             }
             "share" => _ = sharing(value)?,
             "log" => {

@@ -8,6 +8,7 @@ use xen_sys::GrantRef;
 use crate::devices::Devices;
 use crate::disks::Disk;
 use crate::lending::Lending;
+use crate::overlays::Overlays;
 use crate::volumes::VolumeFacts;
 
 /// What effects are carried out on.
@@ -20,6 +21,8 @@ pub struct Hands<'m> {
     pub devices: &'m mut Devices,
     /// Disks, in the order of the volumes.
     pub disks: &'m mut [Option<&'static mut Disk>],
+    /// What clients keep, where there is a disk for it.
+    pub overlays: Option<&'m mut Overlays>,
     /// The volumes.
     pub volumes: &'m [VolumeFacts],
     /// Time.
@@ -68,6 +71,16 @@ impl Hands<'_> {
     }
 
     fn read(&mut self, read: mm_engine::Read) {
+        if let Some(overlays) = self.overlays.as_deref_mut().filter(|overlays| overlays.volume == read.volume)
+        {
+            if let Err(read) = overlays.read(read) {
+                log::error!("bug: no room for a read of block {} of the store", read.page);
+                if let Err(bug) = self.engine.read_done(&read, Err(mm_engine::ReadFailed)) {
+                    log::error!("bug: {bug:?}");
+                }
+            }
+            return;
+        }
         let volume = self.volumes.iter().position(|volume| volume.id == Some(read.volume));
         let disk = volume.and_then(|index| self.disks.get_mut(index)).and_then(Option::as_mut);
         let refused = match disk {

@@ -15,6 +15,7 @@ pub mod disks;
 pub mod effects;
 pub mod lending;
 pub mod m1;
+pub mod overlays;
 pub mod pages;
 pub mod refusals;
 pub mod serve;

@@ -14,6 +14,7 @@ use crate::devices::Devices;
 use crate::disks::Disk;
 use crate::effects::Hands;
 use crate::lending::Lending;
+use crate::overlays::Overlays;
 use crate::pages::{Facts, Host};
 use crate::refusals::Refusals;
 use crate::volumes::{VolumeState, Volumes};
@@ -41,6 +42,8 @@ pub struct M1 {
     pub(crate) engine: Engine<'static>,
     pub(crate) lending: Lending,
     pub(crate) devices: Devices,
+    /// What clients keep, where there is a disk for it.
+    pub(crate) overlays: Option<&'static mut Overlays>,
     /// Their disks, for frontends that know no map service.
     pub(crate) block: Block,
     /// The same devices as dom0 sees them.
@@ -76,6 +79,29 @@ impl M1 {
         self.block_and_hands().1
     }
 
+    /// What has come from the store's disk, and what can go there. True if something came.
+    pub(crate) fn overlays_turn(&mut self) -> bool {
+        let Some(overlays) = &mut self.overlays else { return false };
+        let mut hands = Hands {
+            engine: &mut self.engine,
+            lending: &mut self.lending,
+            devices: &mut self.devices,
+            disks: self.disks,
+            overlays: None,
+            volumes: &self.volumes,
+            clock: self.clock,
+            hypervisor: self.hypervisor,
+        };
+        let came = overlays.turn(&mut hands);
+        while let Some(finished) = overlays.take_finished() {
+            self.block.finished(&finished);
+        }
+        if came {
+            self.block.wake();
+        }
+        came
+    }
+
     /// The block service, and what it carries out effects with.
     pub(crate) fn block_and_hands(&mut self) -> (&mut Block, Hands<'_>) {
         let hands = Hands {
@@ -83,6 +109,7 @@ impl M1 {
             lending: &mut self.lending,
             devices: &mut self.devices,
             disks: self.disks,
+            overlays: self.overlays.as_deref_mut(),
             volumes: &self.volumes,
             clock: self.clock,
             hypervisor: self.hypervisor,
@@ -126,6 +153,7 @@ impl M1 {
             config: &self.config,
             engine: &mut self.engine,
             block: &self.block,
+            overlays: self.overlays.as_deref(),
             lending: &self.lending,
             volumes: &self.volumes,
             refusals: &self.refusals,

@@ -24,8 +24,20 @@ pub enum Reason {
     TooManyDevices,
     /// No reference or event channel is left for its ring.
     NoRoom,
-    /// Overlays and snapshots are not there in this version.
+    /// Snapshots are not there in this version.
     NotSupported,
+    /// There is no store disk, or it cannot be used.
+    NoStore,
+    /// The store's disk has failed.
+    StoreFailed,
+    /// What is behind the `+` is no name of an overlay.
+    OverlayName,
+    /// The store has no room for one more overlay.
+    TooManyOverlays,
+    /// Another device has the overlay.
+    OverlayInUse,
+    /// The overlay lies over another volume, or another version of it.
+    OtherBase,
     /// The volume has more blocks than can be written over it in memory.
     TooLarge,
     /// The backend directory contradicts itself.
@@ -40,7 +52,13 @@ impl fmt::Display for Reason {
             Self::OtherGroup => "the client has a volume of another group already",
             Self::TooManyDevices => "as many devices as clients= allows are served",
             Self::NoRoom => "no grant reference or event channel is left",
-            Self::NotSupported => "overlays (+) and snapshots (@) are not supported",
+            Self::NotSupported => "snapshots (@) are not supported",
+            Self::NoStore => "overlays (+) need a store: store_disk= names its disk",
+            Self::StoreFailed => "the store's disk has failed",
+            Self::OverlayName => "an overlay's name has 1 to 64 letters, digits, '.', '_' and '-'",
+            Self::TooManyOverlays => "the store has no room for another overlay",
+            Self::OverlayInUse => "another device has this overlay",
+            Self::OtherBase => "this overlay lies over another volume, or another version",
             Self::TooLarge => "the volume is too large to be written over in memory",
             Self::Inconsistent => "the device's nodes contradict each other",
         })

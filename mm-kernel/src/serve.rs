@@ -6,6 +6,7 @@ use xenstore::Message;
 
 use crate::disks::DiskEvent;
 use crate::m1::M1;
+use crate::overlays::Overlays;
 use crate::volumes::{self, VolumeState};
 
 /// Rounds in one turn of letting requests go on; what is left goes on in the next turn.
@@ -46,9 +47,14 @@ impl M1 {
         }
         self.xenstore_turn(now);
         self.disks_turn();
+        let _ = self.overlays_turn();
         let mut more = self.devices_turn(now);
         more |= self.block_turn(now);
         more |= self.engine_turn();
+        // What the blocks that were written lead to goes out in this turn.
+        more |= self.overlays_turn() | self.overlays.as_deref().is_some_and(Overlays::has_work);
+        // Frames of blocks that have reached the disk may be what a request waits for.
+        more |= self.engine.can_go_on();
         self.answer();
         self.network_turn(now);
         self.grow();
@@ -91,6 +97,9 @@ impl M1 {
                     for disk in self.disks.iter_mut().flatten() {
                         let _ = disk.front().on_message(message);
                     }
+                    if let Some(overlays) = &mut self.overlays {
+                        let _ = overlays.on_message(message);
+                    }
                     let _ = self.backend.on_message(message);
                 }
                 Ok(None) => break,
@@ -104,6 +113,9 @@ impl M1 {
         self.network.card.advance(&mut self.xenstore.client, now);
         for disk in self.disks.iter_mut().flatten() {
             disk.front().advance(&mut self.xenstore.client, now);
+        }
+        if let Some(overlays) = &mut self.overlays {
+            overlays.advance(&mut self.xenstore.client, now);
         }
         self.backend_turn(now);
         if let Err(fault) = self.xenstore.flush() {
@@ -305,6 +317,9 @@ impl M1 {
         let mut more = self.network.card.look_again() | self.xenstore.look_again();
         for disk in self.disks.iter_mut().flatten() {
             more |= disk.front().look_again();
+        }
+        if let Some(overlays) = &mut self.overlays {
+            more |= overlays.look_again();
         }
         more
     }

@@ -117,6 +117,19 @@ pub fn identity(first_page: &[u8; FIRST_PAGE], pages: u64) -> VolumeIdentity {
     identity
 }
 
+/// What an overlay remembers its base by: all of the identity, and the length.
+#[must_use]
+pub fn digest(identity: &VolumeIdentity, pages: u64) -> [u8; 16] {
+    let mut bytes = [0; 40];
+    bytes[..32].copy_from_slice(identity);
+    bytes[32..].copy_from_slice(&pages.to_le_bytes());
+    let mut digest = [0; 16];
+    for (lane, out) in digest.chunks_exact_mut(8).enumerate() {
+        out.copy_from_slice(&fnv(&bytes, lane).to_le_bytes());
+    }
+    digest
+}
+
 /// FNV-1a of the page, started differently for each lane.
 fn fnv(bytes: &[u8], lane: usize) -> u64 {
     let start = 0xcbf2_9ce4_8422_2325_u64 ^ (lane as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);

@@ -44,6 +44,7 @@ pub struct Builder {
     memory_mib: u32,
     dom0_memory_mib: u32,
     cpus: u32,
+    hvm: bool,
     counted: bool,
     xen_arguments: String,
     xenstored: Xenstored,
@@ -63,6 +64,7 @@ impl Default for Builder {
             memory_mib: 2048,
             dom0_memory_mib: 512,
             cpus: 2,
+            hvm: false,
             counted: false,
             xen_arguments: String::new(),
             xenstored: Xenstored::default(),
@@ -135,6 +137,12 @@ impl Builder {
         self
     }
 
+    /// Gives an emulated processor what Xen needs for HVM and PVH guests; the host's own has it or not.
+    pub fn hvm(mut self) -> Self {
+        self.hvm = true;
+        self
+    }
+
     /// Makes time follow the number of instructions executed, on one processor: slow, but measurements repeat.
     pub fn counted(mut self) -> Self {
         self.counted = true;
@@ -195,6 +203,7 @@ impl Builder {
             initramfs,
             memory_mib: self.memory_mib,
             cpus: self.cpus,
+            hvm: self.hvm,
             accelerator,
             xen_arguments: format!(
                 "console=com1 com1=115200,8n1 loglvl=all guest_loglvl=all {EAGER_FPU} dom0_mem={0}M,max:{0}M{1}",

@@ -48,6 +48,7 @@ pub mod raw_disk;
 mod shared;
 pub mod stage;
 pub mod symbols;
+pub mod system;
 pub mod terminal;
 pub mod unikernel;
 pub mod volume;

@@ -26,7 +26,8 @@ use crate::xl_config::XlConfig;
 /// From `xl create` to the first answer; it takes two seconds on an emulated processor, and much longer on a busy host.
 const BOOT: Duration = Duration::from_secs(90);
 
-/// `xl-config/m1.cfg` with these disks, `xvda`, `xvdb` … in the order given, and these options in `extra=`.
+/// `xl-config/m1.cfg` with these disks, `xvda`, `xvdb` … in the order given (to be written if `rw:` stands before it), and these
+/// options in `extra=`.
 ///
 /// # Panics
 /// If the tree has no such file.
@@ -34,7 +35,12 @@ const BOOT: Duration = Duration::from_secs(90);
 pub fn m1(disks: &[&str], options: &str) -> XlConfig {
     let disks = ('a'..='p')
         .zip(disks)
-        .map(|(letter, target)| format!("format=raw,vdev=xvd{letter},access=r,target={target}"));
+        .map(|(letter, target)| {
+            (letter, target.strip_prefix("rw:").map_or(("r", *target), |target| ("rw", target)))
+        })
+        .map(|(letter, (access, target))| {
+            format!("format=raw,vdev=xvd{letter},access={access},target={target}")
+        });
     example("m1.cfg").with_list("disk", disks).with_text("extra", options)
 }
 

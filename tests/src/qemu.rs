@@ -29,8 +29,11 @@ pub(crate) struct Forward {
 }
 
 /// The emulated processor. With SMAP, Linux crashes as a PV dom0 (QEMU 7.2 reads the stack of an `iretq` as the
-/// supervisor). SVM is for PVH guests, which nothing here starts yet; without it Xen has one path less through emulation.
+/// supervisor). SVM is for PVH guests only; without it Xen has one path less through emulation.
 const PROCESSOR: &str = "max,-smap,-svm";
+/// The same with SVM and nested paging, which QEMU emulates too. Without RDTSCP: QEMU 7.2 reports a guest's as RDTSC, and Xen, which looks
+/// at the instruction, takes that for an attempt on itself and lets the guest fault.
+const PROCESSOR_HVM: &str = "max,-smap,-rdtscp";
 
 /// What executes the machine's instructions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,6 +63,8 @@ pub(crate) struct Machine {
     pub(crate) initramfs: Vec<u8>,
     pub(crate) memory_mib: u32,
     pub(crate) cpus: u32,
+    /// Whether an emulated processor has what Xen needs for guests other than PV.
+    pub(crate) hvm: bool,
     pub(crate) accelerator: Accelerator,
     pub(crate) xen_arguments: String,
     pub(crate) linux_arguments: String,
@@ -127,17 +132,18 @@ impl Machine {
             "-serial",
             "chardev:log",
         ]);
+        let processor = if self.hvm { PROCESSOR_HVM } else { PROCESSOR };
         let cpus = match self.accelerator {
             Accelerator::Kvm => {
                 command.args(["-accel", "kvm", "-cpu", "host"]);
                 self.cpus
             }
             Accelerator::Emulation => {
-                command.args(["-accel", "tcg,thread=multi", "-cpu", PROCESSOR]);
+                command.args(["-accel", "tcg,thread=multi", "-cpu", processor]);
                 self.cpus
             }
             Accelerator::Counted => {
-                command.args(["-accel", "tcg", "-cpu", PROCESSOR, "-icount", "shift=0"]);
+                command.args(["-accel", "tcg", "-cpu", processor, "-icount", "shift=0"]);
                 1
             }
         };

@@ -84,6 +84,20 @@ impl XlConfig {
         let values: Vec<String> = values.into_iter().map(|value| format!("'{value}'")).collect();
         self.with(key, format!("[{}]", values.join(", ")))
     }
+
+    /// The same with another domain behind the disks that are M1's.
+    #[must_use]
+    pub fn backed_by(self, name: &str) -> Self {
+        let disks = self.get("disk").unwrap_or("[]").replace("backend=m1,", &format!("backend={name},"));
+        self.with("disk", disks)
+    }
+
+    /// The same with more words at the end of what the kernel is told.
+    #[must_use]
+    pub fn saying(self, words: &str) -> Self {
+        let before = self.get("extra").unwrap_or("\"\"").trim_matches('"').to_owned();
+        self.with_text("extra", format!("{before} {words}").trim_start())
+    }
 }
 
 impl fmt::Display for XlConfig {
@@ -139,6 +153,12 @@ mod tests {
             assert_eq!(config.get("kernel"), Some(kernel), "{name}");
             assert_eq!(config.get("type"), Some("\"pv\""), "{name}");
         }
+        let config = XlConfig::of("linux-pv.cfg").unwrap().backed_by("other").saying("quiet");
+        assert_eq!(
+            config.get("disk"),
+            Some("['format=raw,vdev=xvda,access=rw,backend=other,target=debian']")
+        );
+        assert_eq!(config.get("extra"), Some("\"root=/dev/xvda rw console=hvc0 quiet\""));
     }
 
     #[test]

@@ -26,6 +26,9 @@ const IN_FLIGHT: u32 = 16;
 pub(crate) enum Stage {
     /// None is.
     Idle,
+    /// The store was just opened: what was read has to be durable before anything is written. The superblock that was found may be in
+    /// a cache below only, and the area that is written next is the one that the other superblock counts on.
+    Opened,
     /// The next block to be copied.
     Copy(Kind, u32),
     /// All is copied: a flush has to cover the copy, and the journal up to here.
@@ -55,6 +58,15 @@ impl Checkpoint {
 }
 
 impl Store<'_> {
+    /// The first one since the store was opened.
+    pub(crate) fn first_checkpoint(&mut self) {
+        self.checkpoint = Checkpoint { stage: Stage::Opened, start: self.journal.next, ..Checkpoint::new() };
+        #[cfg(test)]
+        if mutation::is(mutation::Mutation::WriteAtOnce) {
+            self.checkpoint.stage = Stage::Copy(Kind::Rows, 0);
+        }
+    }
+
     /// Starts a checkpoint, unless one is under way.
     pub fn checkpoint(&mut self) {
         if self.checkpoint.stage == Stage::Idle && !self.failed {
@@ -156,7 +168,7 @@ impl Store<'_> {
             #[cfg(test)]
             Stage::Barrier(_) if mutation::is(mutation::Mutation::PublishEarly) => true,
             Stage::Barrier(end) => self.checkpoint.in_flight == 0 && self.journal.completed >= end,
-            Stage::Published => true,
+            Stage::Opened | Stage::Published => true,
             _ => false,
         }
     }
@@ -164,6 +176,7 @@ impl Store<'_> {
     /// A flush that began when the checkpoint waited for it is done.
     pub(crate) fn checkpoint_flushed(&mut self) {
         match self.checkpoint.stage {
+            Stage::Opened => self.checkpoint.stage = Stage::Copy(Kind::Rows, 0),
             Stage::Barrier(_) => self.checkpoint.stage = Stage::Publish,
             Stage::Published => {
                 self.checkpoint.stage = Stage::Idle;

@@ -52,6 +52,12 @@ impl Store<'_> {
         }
     }
 
+    /// Whether a flush would find nothing to do.
+    #[must_use]
+    pub fn is_durable(&self) -> bool {
+        self.journal.last() <= self.journal.durable
+    }
+
     /// The next answer to a flush. From the first failure of the disk on all of them fail: what was not durable then may never be.
     pub fn flushed(&mut self) -> Option<(u64, Result<(), IoFailed>)> {
         let need = self.flushes.oldest()?;

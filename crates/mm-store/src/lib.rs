@@ -13,7 +13,7 @@
 //!   a live block never changes.
 //! - A full store, a spent quota, a broken disk and a damaged image are values, never panics; every call's work is bounded.
 //!
-//! Cost: 12 bytes and 1.5 hash buckets of 4 for each data block, and 1/32 of a zero row (see [`TableSizes`]): 18.9 bytes.
+//! Cost: 12 bytes and 1.5 hash buckets of 4 for each data block, and 1/32 of a zero row (see [`TableSizes`]): 18.8 bytes.
 #![cfg_attr(not(test), no_std)]
 #![cfg_attr(
     not(test),

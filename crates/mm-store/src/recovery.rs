@@ -6,7 +6,8 @@
 //! before. (What it had before is there: it is not written over until the record that supersedes it is durable.)
 //!
 //! What was read may be in a cache below the disk only, and blocks of this epoch may lie behind the journal's end. So the
-//! store writes a checkpoint of a new epoch before it takes the first write; until that is durable, recovery can be repeated.
+//! store flushes the disk and writes a checkpoint of a new epoch before it takes the first write; until that is durable,
+//! recovery can be repeated.
 
 use crate::Page;
 use crate::checkpoint::Checkpoint;
@@ -171,7 +172,7 @@ impl<'a> Recovery<'a> {
                 part: Part::Checkpoint,
             });
         }
-        store.checkpoint();
+        store.first_checkpoint();
         Ok(store)
     }
 

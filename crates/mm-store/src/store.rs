@@ -118,6 +118,14 @@ impl Store<'_> {
         Ok(if hidden { Found::Zero } else { Found::Base })
     }
 
+    /// What a block of the disk holds now, if a mapping leads to it.
+    #[must_use]
+    pub fn mapped_at(&self, disk: DiskBlock) -> Option<Live> {
+        let index = self.geometry.row(disk.0).filter(|row| self.map.is_live(*row))?;
+        let row = self.map.rows.at(index);
+        Some(Live { overlay: OverlayId(row.overlay), block: row.logical, disk, crc: row.crc })
+    }
+
     /// Judges what was read where [`lookup`](Self::lookup) said, `sum` being the checksum of what came.
     pub fn verdict(&mut self, overlay: OverlayId, block: u32, found: Found, sum: u32) -> Verdict {
         let Found::At { crc, .. } = found else { return Verdict::Good };

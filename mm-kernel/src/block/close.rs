@@ -1,5 +1,8 @@
 //! A client's disk ends.
 
+use mm_store::OverlayId;
+use xen_drivers::vbdback::DeviceId;
+
 use super::{Block, Over};
 use crate::effects::Hands;
 
@@ -18,12 +21,28 @@ impl Block {
         }
     }
 
+    /// The overlay that a device has already: its client has come back.
+    pub(crate) fn overlay_of(&self, id: DeviceId) -> Option<OverlayId> {
+        match self.disks.get(id.index()).and_then(Option::as_ref).filter(|disk| disk.id == id)?.over {
+            Over::Store(overlay) => Some(overlay),
+            _ => None,
+        }
+    }
+
     /// The device is gone for good, and what was written to it in memory with it.
     pub(crate) fn remove(&mut self, index: usize, hands: &mut Hands<'_>) {
         self.disconnect(index);
         let Some(disk) = self.disks.get_mut(index).and_then(Option::take) else { return };
-        if let (Over::Memory(first), Some(volume)) = (disk.over, self.memory) {
-            hands.engine.forget_range(volume, first..first.saturating_add(self.span));
+        match (disk.over, self.memory) {
+            (Over::Memory(first), Some(volume)) => {
+                hands.engine.forget_range(volume, first..first.saturating_add(self.span));
+            }
+            (Over::Store(overlay), _) => {
+                if let Some(overlays) = &mut hands.overlays {
+                    overlays.close(overlay);
+                }
+            }
+            _ => {}
         }
     }
 }

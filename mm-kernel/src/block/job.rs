@@ -9,10 +9,16 @@ pub(crate) struct Job {
     pub(super) request: Request,
     /// Pieces that are done; of discards, how many blocks.
     pub(super) done: u64,
-    /// Pages to read ahead of it.
-    pub(super) ahead: u64,
+    /// Pages to read ahead of it, once that is decided.
+    pub(super) ahead: Option<u64>,
     /// Since when it waits for a frame, if it does.
     pub(super) starved: Option<u64>,
+    /// What tells it from others that were at its place.
+    pub(super) serial: u32,
+    /// Blocks on their way to the store's disk, or a flush.
+    pub(super) on_its_way: usize,
+    /// One of them failed.
+    pub(super) failed: bool,
 }
 
 /// What became of a job.
@@ -25,16 +31,25 @@ pub(super) enum Step {
     Again,
 }
 
-/// No frame is free, and none of this job's making will be.
+/// No frame is free, or nothing can be begun now: it has to be tried again.
 pub(super) struct NoRoom;
 
 impl Job {
-    pub(super) fn new(disk: usize, request: Request) -> Self {
-        Self { disk, request, done: 0, ahead: 0, starved: None }
+    pub(super) fn new(disk: usize, request: Request, serial: u32) -> Self {
+        Self { disk, request, done: 0, ahead: None, starved: None, serial, on_its_way: 0, failed: false }
     }
 
     pub(super) fn is_done(&self, piece: usize) -> bool {
         self.done & 1 << piece != 0
+    }
+
+    /// All was asked for: over, unless something of it is on its way.
+    pub(super) fn when_all_has_come(&self) -> Step {
+        match (self.on_its_way, self.failed) {
+            (0, false) => Step::Done(Status::Okay),
+            (0, true) => Step::Done(Status::Error),
+            _ => Step::Wait,
+        }
     }
 
     pub(super) fn all_done(&self, pieces: usize) -> bool {

@@ -6,10 +6,12 @@
 
 mod close;
 mod job;
+mod keep;
 mod read;
 mod write;
 
 use mm_engine::{FrameId, VolumeId};
+use mm_store::OverlayId;
 use xen::ForeignPages;
 use xen_drivers::blkback::{BlockRing, OpenError, Request, Status};
 use xen_drivers::vbdback::{BlockFeatures, BlockOffer, BlockRingInfo, DeviceId, Info};
@@ -17,6 +19,7 @@ use xen_drivers::{Frame, Platform};
 use xen_sys::{DomId, Port};
 
 use crate::effects::Hands;
+use crate::overlays::{Asker, Finished};
 use crate::volumes::VolumeFacts;
 use job::{Job, Step};
 
@@ -36,6 +39,8 @@ pub(crate) enum Over {
     Nothing,
     /// Pages of the engine's volume for what is only in memory, from this one on.
     Memory(u64),
+    /// An overlay of the store's.
+    Store(OverlayId),
 }
 
 /// What a disk was asked for, since it was attached.
@@ -82,8 +87,12 @@ pub struct Block {
     window: &'static mut dyn ForeignPages,
     /// For indirect requests' segments.
     scratch: Frame,
+    /// Holds zeroes.
+    zero: Frame,
     disks: &'static mut [Option<GuestDisk>],
     jobs: &'static mut [Option<Job>],
+    /// Of the last job.
+    serial: u32,
     /// The engine's volume of pages that are only in memory, and how many of its pages each disk has.
     memory: Option<VolumeId>,
     span: u64,
@@ -101,17 +110,20 @@ pub struct BlockMemory {
     pub(crate) disks: &'static mut [Option<GuestDisk>],
     pub(crate) jobs: &'static mut [Option<Job>],
     pub(crate) scratch: Frame,
+    pub(crate) zero: Frame,
 }
 
 impl BlockMemory {
     /// Takes it at boot; nothing if there is not as much.
     #[must_use]
     pub fn new(memory: &mut xen_rt::BootMemory, devices: usize, jobs: usize) -> Option<Self> {
-        let words = memory.page()?;
+        let (scratch, zero) = (memory.page()?, memory.page()?);
+        let frame = |words| Frame { words, mfn: xen_rt::mfn_of(words) };
         Some(Self {
             disks: memory.slice_with(devices, |_| None)?,
             jobs: memory.slice_with(jobs, |_| None)?,
-            scratch: Frame { words, mfn: xen_rt::mfn_of(words) },
+            scratch: frame(scratch),
+            zero: frame(zero),
         })
     }
 }
@@ -125,7 +137,8 @@ impl Block {
         memory: BlockMemory,
         volume: Option<(VolumeId, u64)>,
     ) -> Self {
-        let BlockMemory { disks, jobs, scratch } = memory;
+        let BlockMemory { disks, jobs, scratch, zero } = memory;
+        zero.words.zero();
         let span =
             volume.map_or(0, |(_, pages)| pages) / u64::try_from(disks.len()).unwrap_or(u64::MAX).max(1);
         let memory = volume.map(|(id, _)| id);
@@ -133,8 +146,10 @@ impl Block {
             platform,
             window,
             scratch,
+            zero,
             disks,
             jobs,
+            serial: 0,
             memory,
             span,
             awake: false,
@@ -144,10 +159,11 @@ impl Block {
     }
 
     /// What a device of this volume offers stock frontends; `None` where nothing can be written over it that should.
-    pub(crate) fn offer(&self, volume: &VolumeFacts, read_only: bool, discard: bool) -> Option<BlockOffer> {
+    pub(crate) fn offer(&self, volume: &VolumeFacts, info: &Info, overlay: bool) -> Option<BlockOffer> {
+        let Info { read_only, discard, .. } = *info;
         let writable = BlockFeatures { barrier: false, discard, ..BlockFeatures::ALL };
         let features = if read_only { BlockFeatures::READ } else { writable };
-        let fits = read_only || self.memory.is_some() && volume.pages <= self.span;
+        let fits = read_only || overlay || self.memory.is_some() && volume.pages <= self.span;
         fits.then_some(BlockOffer {
             sectors: volume.pages * BLOCK_SECTORS,
             read_only,
@@ -163,6 +179,7 @@ impl Block {
         info: &Info,
         volume: usize,
         base: VolumeId,
+        overlay: Option<OverlayId>,
         hands: &mut Hands<'_>,
     ) {
         let there = self.disks.get(id.index()).and_then(Option::as_ref);
@@ -171,7 +188,11 @@ impl Block {
         }
         self.remove(id.index(), hands);
         let first = u64::try_from(id.index()).unwrap_or(0) * self.span;
-        let over = if info.read_only { Over::Nothing } else { Over::Memory(first) };
+        let over = match overlay {
+            Some(overlay) => Over::Store(overlay),
+            None if info.read_only => Over::Nothing,
+            None => Over::Memory(first),
+        };
         if let Some(place) = self.disks.get_mut(id.index()) {
             *place = Some(GuestDisk {
                 id,
@@ -223,6 +244,18 @@ impl Block {
         self.awake = true;
     }
 
+    /// A job's blocks have come to the store's disk, or its flush is done.
+    pub(crate) fn finished(&mut self, finished: &Finished) {
+        self.awake = true;
+        let Finished { asker, blocks, good } = *finished;
+        let job = self.jobs.get_mut(usize::from(asker.job)).and_then(Option::as_mut);
+        // It may be another's place by now: who asked has gone.
+        if let Some(job) = job.filter(|job| job.serial == asker.serial) {
+            job.on_its_way = job.on_its_way.saturating_sub(blocks.max(1));
+            job.failed |= !good;
+        }
+    }
+
     /// All disks.
     pub(crate) fn disks(&self) -> impl Iterator<Item = &GuestDisk> {
         self.disks.iter().flatten()
@@ -243,7 +276,7 @@ impl Block {
             (self.awake, self.starved) = (false, false);
             for number in 0..self.jobs.len() {
                 let Some(mut job) = self.jobs[number].take() else { continue };
-                match self.step(&mut job, hands, now) {
+                match self.step(number, &mut job, hands, now) {
                     Step::Done(status) => self.answer(&job, status),
                     Step::Again => {
                         (self.awake, more) = (true, true);
@@ -273,7 +306,8 @@ impl Block {
                 Ok(Some(request)) => {
                     disk.requests.count(&request);
                     disk.jobs += 1;
-                    self.jobs[free] = Some(Job::new(index, request));
+                    self.serial = self.serial.wrapping_add(1);
+                    self.jobs[free] = Some(Job::new(index, request, self.serial));
                     self.awake = true;
                 }
                 Ok(None) => {
@@ -294,18 +328,24 @@ impl Block {
     }
 
     /// One step of a job.
-    fn step(&mut self, job: &mut Job, hands: &mut Hands<'_>, now: u64) -> Step {
+    fn step(&mut self, number: usize, job: &mut Job, hands: &mut Hands<'_>, now: u64) -> Step {
         use xen_drivers::blkback::Operation;
         let Some(disk) = self.disks.get_mut(job.disk).and_then(Option::as_mut) else {
             return Step::Done(Status::Error);
         };
-        let stepped = match job.request.operation {
-            Operation::Read => read::step(job, disk, self.memory, self.platform, hands),
-            Operation::Write => write::step(job, disk, self.memory, self.platform, hands),
-            Operation::Discard => write::discard(job, disk, self.memory, hands),
+        let asker = Asker { job: u16::try_from(number).unwrap_or(u16::MAX), serial: job.serial };
+        let stepped = match (job.request.operation, disk.over) {
+            (Operation::Read, _) => read::step(job, disk, self.memory, self.zero, self.platform, hands),
+            (Operation::Write, Over::Store(overlay)) => {
+                keep::write(job, disk, overlay, asker, self.platform, hands)
+            }
+            (Operation::Discard, Over::Store(overlay)) => keep::discard(job, overlay, hands),
+            (Operation::Flush, Over::Store(_)) => keep::flush(job, asker, hands),
+            (Operation::Write, _) => write::step(job, disk, self.memory, self.platform, hands),
+            (Operation::Discard, _) => write::discard(job, disk, self.memory, hands),
             // What is only in memory promises no more than that.
-            Operation::Flush => Ok(Step::Done(Status::Okay)),
-            Operation::Barrier => Ok(Step::Done(Status::Unsupported)),
+            (Operation::Flush, _) => Ok(Step::Done(Status::Okay)),
+            (Operation::Barrier, _) => Ok(Step::Done(Status::Unsupported)),
         };
         match stepped {
             Ok(step) => {
@@ -313,8 +353,13 @@ impl Block {
                 step
             }
             Err(job::NoRoom) => {
-                let since = *job.starved.get_or_insert(now);
                 self.starved = true;
+                // As long as something is on its way to the store's disk, room comes free.
+                if hands.overlays.as_ref().is_some_and(|overlays| overlays.is_busy()) {
+                    job.starved = None;
+                    return Step::Wait;
+                }
+                let since = *job.starved.get_or_insert(now);
                 if now.saturating_sub(since) > PATIENCE_NS { Step::Done(Status::Error) } else { Step::Wait }
             }
         }

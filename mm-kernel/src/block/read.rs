@@ -1,9 +1,10 @@
 //! Reading: what is written is over what is in the base.
 
 use mm_engine::{Effects, VolumeId, Wanted};
+use mm_store::Found;
 use xen::grant::Direction;
-use xen_drivers::Platform;
 use xen_drivers::blkback::{Copies, Status};
+use xen_drivers::{Frame, Platform};
 
 use super::job::{Job, NoRoom, Step};
 use super::{GuestDisk, Over, frame_of};
@@ -12,11 +13,21 @@ use crate::effects::Hands;
 /// Pages that are read ahead of who reads in sequence.
 const AHEAD: u64 = 32;
 
-/// Where a block is.
+/// A page of the cache.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Source {
     pub(super) volume: VolumeId,
     pub(super) page: u64,
+}
+
+/// Where a block is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Located {
+    At(Source),
+    /// It reads as zeroes.
+    Zero,
+    /// It is not to be had.
+    Nowhere,
 }
 
 /// Where the disk's block is to be read.
@@ -25,13 +36,40 @@ pub(super) fn locate(
     memory: Option<VolumeId>,
     block: u64,
     hands: &mut Hands<'_>,
-) -> Source {
-    if let (Over::Memory(first), Some(volume)) = (disk.over, memory)
-        && hands.engine.resident(volume, first + block).is_some()
-    {
-        return Source { volume, page: first + block };
+) -> Located {
+    let base = Source { volume: disk.base, page: block };
+    match disk.over {
+        Over::Nothing => Located::At(base),
+        Over::Memory(first) => {
+            let over = memory.map(|volume| Source { volume, page: first + block });
+            let written = over.filter(|over| hands.engine.resident(over.volume, over.page).is_some());
+            Located::At(written.unwrap_or(base))
+        }
+        Over::Store(overlay) => {
+            let (Some(overlays), Ok(block)) = (&hands.overlays, u32::try_from(block)) else {
+                return Located::Nowhere;
+            };
+            match overlays.store.lookup(overlay, block) {
+                Ok(Found::Base) => Located::At(base),
+                Ok(Found::Zero) => Located::Zero,
+                Ok(Found::At { disk, .. }) => {
+                    Located::At(Source { volume: overlays.volume, page: u64::from(disk.0) })
+                }
+                Err(_) => Located::Nowhere,
+            }
+        }
     }
-    Source { volume: disk.base, page: block }
+}
+
+/// How many blocks behind `block`, up to `end`, come right behind it where `source` is.
+fn behind(disk: &GuestDisk, source: Source, block: u64, end: u64, hands: &mut Hands<'_>) -> u64 {
+    if source.volume == disk.base {
+        return end.saturating_sub(block + 1);
+    }
+    let next = |next: &u64| {
+        locate(disk, None, block + next, hands) == Located::At(Source { page: source.page + next, ..source })
+    };
+    (1..end.saturating_sub(block)).take_while(next).count() as u64
 }
 
 /// Begins to read a block that is not in memory.
@@ -47,20 +85,28 @@ pub(super) fn step(
     job: &mut Job,
     disk: &mut GuestDisk,
     memory: Option<VolumeId>,
+    zero: Frame,
     platform: Platform,
     hands: &mut Hands<'_>,
 ) -> Result<Step, NoRoom> {
     let request = job.request;
     let blocks = request.blocks();
-    if job.done == 0 {
-        job.ahead = if blocks.start == disk.next_block { AHEAD } else { 0 };
-        disk.next_block = blocks.end;
-    }
+    let ahead = *job.ahead.get_or_insert(if blocks.start == disk.next_block { AHEAD } else { 0 });
+    disk.next_block = blocks.end;
     // First everything that is not there is asked for.
     let (mut waits, mut starved) = (false, false);
     for (_, piece) in request.pieces().enumerate().filter(|(number, _)| !job.is_done(*number)) {
-        let source = locate(disk, memory, piece.disk_page, hands);
-        match fetch(source, blocks.end - piece.disk_page - 1 + job.ahead, hands) {
+        let source = match locate(disk, memory, piece.disk_page, hands) {
+            Located::At(source) => source,
+            Located::Zero => continue,
+            Located::Nowhere => return Ok(Step::Done(Status::Error)),
+        };
+        if hands.engine.resident(source.volume, source.page).is_some() {
+            continue;
+        }
+        let follow = behind(disk, source, piece.disk_page, blocks.end, hands);
+        let ahead = if source.volume == disk.base { follow + ahead } else { follow };
+        match fetch(source, ahead, hands) {
             Wanted::Resident(_) => {}
             Wanted::Reading => waits = true,
             Wanted::NoRoom => starved = true,
@@ -71,9 +117,14 @@ pub(super) fn step(
     let mut copies = Copies::new(disk.domain);
     let mut copied = 0;
     for (number, piece) in request.pieces().enumerate().filter(|(number, _)| !job.is_done(*number)) {
-        let source = locate(disk, memory, piece.disk_page, hands);
-        let Some(frame) = hands.engine.resident(source.volume, source.page) else { continue };
-        let Some(frame) = frame_of(hands, frame) else { continue };
+        let frame = match locate(disk, memory, piece.disk_page, hands) {
+            Located::At(source) => {
+                hands.engine.resident(source.volume, source.page).and_then(|frame| frame_of(hands, frame))
+            }
+            Located::Zero => Some(zero),
+            Located::Nowhere => None,
+        };
+        let Some(frame) = frame else { continue };
         // As many as a request can have.
         if copies.push(&piece, frame.mfn, Direction::ToPeer).is_ok() {
             copied |= 1 << number;

@@ -1,4 +1,4 @@
-//! Writing to what is only in memory.
+//! Writing to what is only in memory. [`super::keep`] is the same for what is kept on the store's disk.
 
 use mm_engine::{FillError, FrameId, VolumeId, Wanted};
 use xen::grant::Direction;

@@ -9,6 +9,7 @@ use xen_sys::DomId;
 use crate::block::Block;
 use crate::config::Config;
 use crate::lending::Lending;
+use crate::overlays::Overlays;
 use crate::refusals::Refusals;
 use crate::volumes::VolumeFacts;
 
@@ -35,6 +36,8 @@ pub struct Facts<'a> {
     pub engine: &'a mut Engine<'static>,
     /// The grant table, for that.
     pub lending: &'a Lending,
+    /// What clients keep, where there is a disk for it.
+    pub overlays: Option<&'a Overlays>,
     /// The disks of stock frontends.
     pub block: &'a Block,
     /// The volumes that were configured, usable or not.

@@ -14,7 +14,8 @@ fn each_reason_is_told_and_listed() {
     let mut world = World::new("volume=base:xvda volume=other:xvdb clients=8", 24);
     let rest = world.rest();
     assert_eq!(refused(&mut world, "nosuch"), "no volume has this name");
-    assert_eq!(refused(&mut world, "base+mine"), "overlays (+) and snapshots (@) are not supported");
+    assert_eq!(refused(&mut world, "base+mine"), "overlays (+) need a store: store_disk= names its disk");
+    assert_eq!(refused(&mut world, "base@warm"), "snapshots (@) are not supported");
     let client = world.client("base", 0);
     let id = world.clients[client].domain.id();
     world.add_device(id, 51728, "other");
@@ -27,11 +28,11 @@ fn each_reason_is_told_and_listed() {
         .iter()
         .map(|refusal| std::format!("{} {}", refusal.target, refusal.reason))
         .collect();
-    assert_eq!(listed.len(), 3, "{listed:?}");
-    assert_eq!(listed[2], "other the client has a volume of another group already");
+    assert_eq!(listed.len(), 4, "{listed:?}");
+    assert_eq!(listed[3], "other the client has a volume of another group already");
     let held = world.rest();
     assert_ne!(held, rest);
-    assert_eq!(world.m1.refusals.total(), 3);
+    assert_eq!(world.m1.refusals.total(), 4);
 }
 
 #[test]

@@ -256,6 +256,7 @@ impl World {
         Facts {
             config: &m1.config,
             block: &m1.block,
+            overlays: m1.overlays.as_deref(),
             engine: &mut m1.engine,
             lending: &m1.lending,
             volumes: &m1.volumes,
@@ -347,7 +348,12 @@ fn build(
         domains: slice(count, |_| DomId::SELF),
         failures: 0,
     };
-    let block = BlockMemory { disks: slice(count, |_| None), jobs: slice(32, |_| None), scratch: frame(0) };
+    let block = BlockMemory {
+        disks: slice(count, |_| None),
+        jobs: slice(32, |_| None),
+        scratch: frame(0),
+        zero: frame(0),
+    };
     let window = Box::leak(Box::new(FakeWindow::new(domain, 16)));
     let pages = 1 << 20;
     let memory = engine.add_volume(pages, GroupId(u16::MAX), Sharing::Memory).expect("a volume");
@@ -371,6 +377,7 @@ fn build(
         volumes,
         engine,
         lending,
+        overlays: None,
         block,
         devices: Devices::new(platform, device_memory),
         backend: VbdBackend::new(domain.id(), slice(count, |_| Slot::EMPTY)),

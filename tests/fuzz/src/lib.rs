@@ -15,6 +15,7 @@ pub mod input;
 pub mod map_client;
 pub mod map_ring;
 pub mod protocol;
+pub mod store_image;
 pub mod xenstore;
 
 /// A target: its name, which is its corpus' too, and its body.
@@ -32,4 +33,5 @@ pub const TARGETS: &[Target] = &[
     ("blk_backend", backend::blk::run),
     ("net_backend", backend::net::run),
     ("blkif_requests", blkif_requests::run),
+    ("store_image", store_image::run),
 ];

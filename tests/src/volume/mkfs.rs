@@ -1,46 +1,19 @@
 //! mkfs.erofs, run out of its own package, and a look at what it made.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io;
 use std::ops::ControlFlow;
 use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, ensure};
 use erofs::{Erofs, FileType, Inode, Nid, PAGE_SIZE, PageSource};
 
-use super::hosted::{Hosted, finish};
-use super::merge::Root;
-use crate::packages::{self, Follow};
-use crate::{paths, stage};
-
-/// A mkfs.erofs that can be run.
-pub(crate) struct Tool {
-    root: PathBuf,
-    /// Package names and versions: another version may lay an image out in another way.
-    pub(crate) version: String,
-}
-
-/// Unpacks erofs-utils and its libraries, if that was not done before.
-pub(crate) fn tool() -> Result<Tool> {
-    let unpacked = packages::unpack(&["erofs-utils"], Follow::Libraries)?;
-    let version = unpacked.fingerprint();
-    let _lock = paths::lock("volumes")?;
-    let mut key = super::Key::new();
-    key.add("tool", version.as_bytes());
-    let tools = super::directory("tools")?;
-    let finished = tools.join(key.finish().name);
-    if !finished.is_dir() {
-        let partial = tempfile::Builder::new().prefix(".partial-").tempdir_in(&tools)?;
-        let root = Root::create(partial.path(), true)?;
-        for (package, tree) in unpacked.packages() {
-            root.merge(tree, "", &["usr/share"]).with_context(|| format!("package {}", package.name))?;
-        }
-        fs::rename(partial.keep(), &finished)?;
-    }
-    Ok(Tool { root: finished, version })
-}
+use super::hosted::finish;
+use super::tools::Tools;
+use crate::stage;
 
 /// The time of everything in an image, in seconds since 1970.
 pub(crate) fn epoch() -> Result<u64> {
@@ -50,40 +23,47 @@ pub(crate) fn epoch() -> Result<u64> {
     }
 }
 
-impl Tool {
-    /// Makes an image of all below `tree`, of whole pages, `size` bytes long if given.
-    pub(crate) fn make(&self, tree: &Path, image: &Path, uuid: [u8; 16], size: Option<u64>) -> Result<()> {
-        stage::say("making the volume");
-        let mut command = self.command(&[
+/// Makes an image of all below `tree`, of whole pages, `size` bytes long if given.
+pub(crate) fn make(
+    tools: &Tools,
+    tree: &Path,
+    image: &Path,
+    uuid: [u8; 16],
+    size: Option<u64>,
+) -> Result<()> {
+    stage::say("making the volume");
+    let mut command = command(
+        tools,
+        &[
             "-Enoinline_data",
             // The host's extended attributes are none of the guest's business.
             "-x-1",
             "--all-root",
             &format!("-T{}", epoch()?),
             &format!("-U{}", uuid_text(uuid)),
-        ])?;
-        command.arg(image).arg(tree);
-        let done = finish(command, Duration::from_secs(300))?;
-        let said = String::from_utf8_lossy(&done.stderr);
-        ensure!(done.code == Some(0), "mkfs.erofs failed: {}", said.trim());
-        let file = File::options().write(true).open(image).context("mkfs.erofs made no image")?;
-        let length = file.metadata()?.len();
-        let wanted = size.unwrap_or(length).next_multiple_of(PAGE_SIZE as u64);
-        ensure!(length <= wanted, "the volume takes {length} bytes, more than the size asked for");
-        file.set_len(wanted)?;
-        Ok(())
-    }
+        ],
+    )?;
+    command.arg(image).arg(tree);
+    let done = finish(command, Duration::from_secs(300))?;
+    let said = String::from_utf8_lossy(&done.stderr);
+    ensure!(done.code == Some(0), "mkfs.erofs failed: {}", said.trim());
+    let file = File::options().write(true).open(image).context("mkfs.erofs made no image")?;
+    let length = file.metadata()?.len();
+    let wanted = size.unwrap_or(length).next_multiple_of(PAGE_SIZE as u64);
+    ensure!(length <= wanted, "the volume takes {length} bytes, more than the size asked for");
+    file.set_len(wanted)?;
+    Ok(())
+}
 
-    /// A command that makes an image with options of the caller's; image and directory are to be added.
-    pub(crate) fn command(&self, options: &[&str]) -> Result<std::process::Command> {
-        let mut command = Hosted::new(&self.root).command("/usr/bin/mkfs.erofs")?;
-        command.arg("--quiet").args(options);
-        Ok(command)
-    }
+/// A command that makes an image with options of the caller's; image and directory are to be added.
+pub(crate) fn command(tools: &Tools, options: &[&str]) -> Result<Command> {
+    let mut command = tools.command("/usr/bin/mkfs.erofs")?;
+    command.arg("--quiet").args(options);
+    Ok(command)
 }
 
 /// As RFC 9562 writes it.
-fn uuid_text(uuid: [u8; 16]) -> String {
+pub(crate) fn uuid_text(uuid: [u8; 16]) -> String {
     let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
     [&uuid[..4], &uuid[4..6], &uuid[6..8], &uuid[8..10], &uuid[10..]].map(hex).join("-")
 }

@@ -1,4 +1,4 @@
-//! Base volumes: an EROFS image of Debian packages, directories and single files, made the same way every time.
+//! Base volumes: an EROFS (or ext4) image of Debian packages, directories and single files, made the same way every time.
 //!
 //! `cargo xtask volume build` and the demo's tests use it. Packages are unpacked into one root as Debian's merged-usr
 //! system has it, and what maintainer scripts would have set up and programs need is set up without running any of
@@ -7,12 +7,15 @@
 //! An image depends on its inputs only: its UUID is a digest of them, its times are `SOURCE_DATE_EPOCH` or zero, and
 //! all belongs to root. Roots and images are kept in the testbed's cache under that digest.
 
+mod dpkg;
+mod ext4;
 mod hosted;
 mod merge;
 mod mkfs;
 mod settle;
 #[cfg(test)]
 mod tests;
+mod tools;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -67,6 +70,7 @@ pub struct Volume {
     files: Vec<(PathBuf, String)>,
     contents: Vec<(String, Vec<u8>)>,
     size: Option<u64>,
+    database: bool,
 }
 
 /// A volume's image.
@@ -135,6 +139,13 @@ impl Volume {
         self
     }
 
+    /// Records the packages as installed, so that dpkg in the guest can go on from there.
+    #[must_use]
+    pub fn database(mut self) -> Self {
+        self.database = true;
+        self
+    }
+
     /// The packages' root on the host, as it is in the volume but without directories and files that were added.
     /// Programs in it can be run through [`Hosted`]. It is shared: read it only.
     ///
@@ -150,14 +161,56 @@ impl Volume {
     /// # Errors
     /// Where an input is missing, packages don't go together, or the image does not come out as it should.
     pub fn build(&self) -> Result<Built> {
-        let tool = mkfs::tool()?;
+        let tools = tools::of("erofs-utils")?;
         let _lock = paths::lock("volumes")?;
-        let with_packages = !(self.packages.is_empty() && self.debs.is_empty());
         let mut key = Key::new();
-        key.add("mkfs", tool.version.as_bytes());
+        key.add("mkfs", tools.version.as_bytes());
+        let (base, digest) = self.key(key)?;
+        let images = directory("images")?;
+        let image = images.join(format!("{}.erofs", digest.name));
+        if let Ok(summary) = Summary::of(&image) {
+            fs::File::open(&image)?.set_modified(SystemTime::now())?;
+            return Ok(Built { image, summary });
+        }
+        let staging = self.staging(&images, base.as_deref())?;
+        let partial = staging.path().join("image");
+        mkfs::make(&tools, &staging.path().join("root"), &partial, digest.uuid, self.size)?;
+        let summary = Summary::of(&partial).context("the image that was made")?;
+        fs::rename(&partial, &image)?;
+        forget_old(&images)?;
+        Ok(Built { image, summary })
+    }
+
+    /// Makes an image with ext4 on it, of the size that was asked for, in the cache.
+    ///
+    /// # Errors
+    /// As [`Self::build`], and where no size was given.
+    pub fn build_ext4(&self) -> Result<PathBuf> {
+        let size = self.size.context("an ext4 volume needs a size")?;
+        let tools = tools::of("e2fsprogs")?;
+        let _lock = paths::lock("volumes")?;
+        let mut key = Key::new();
+        key.add("ext4", tools.version.as_bytes());
+        let (base, digest) = self.key(key)?;
+        let images = directory("images")?;
+        let image = images.join(format!("{}.ext4", digest.name));
+        if let Ok(file) = fs::File::open(&image) {
+            file.set_modified(SystemTime::now())?;
+            return Ok(image);
+        }
+        let staging = self.staging(&images, base.as_deref())?;
+        let partial = staging.path().join("image");
+        ext4::make(&tools, &staging.path().join("root"), &partial, digest.uuid, size)?;
+        fs::rename(&partial, &image)?;
+        forget_old(&images)?;
+        Ok(image)
+    }
+
+    /// The packages' root, if there are any, and the digest of all inputs. The caller holds the lock.
+    fn key(&self, mut key: Key) -> Result<(Option<PathBuf>, Digested)> {
         key.add("epoch", mkfs::epoch()?.to_string().as_bytes());
         key.add("size", format!("{:?}", self.size).as_bytes());
-        let base = if with_packages { Some(self.root_and_key()?) } else { None };
+        let base = if self.has_packages() { Some(self.root_and_key()?) } else { None };
         if let Some((_, base)) = &base {
             key.add("root", base.as_bytes());
         }
@@ -170,17 +223,18 @@ impl Volume {
         for (guest, content) in &self.contents {
             key.add(guest, content);
         }
-        let digest = key.finish();
-        let images = directory("images")?;
-        let image = images.join(format!("{}.erofs", digest.name));
-        if let Ok(summary) = Summary::of(&image) {
-            fs::File::open(&image)?.set_modified(SystemTime::now())?;
-            return Ok(Built { image, summary });
-        }
-        let staging = tempfile::Builder::new().prefix(".staging-").tempdir_in(&images)?;
-        let tree = staging.path().join("root");
-        let root = Root::create(&tree, with_packages)?;
-        if let Some((base, _)) = &base {
+        Ok((base.map(|(root, _)| root), key.finish()))
+    }
+
+    fn has_packages(&self) -> bool {
+        !(self.packages.is_empty() && self.debs.is_empty())
+    }
+
+    /// A directory with all that goes into the image below `root`.
+    fn staging(&self, images: &Path, base: Option<&Path>) -> Result<tempfile::TempDir> {
+        let staging = tempfile::Builder::new().prefix(".staging-").tempdir_in(images)?;
+        let root = Root::create(&staging.path().join("root"), self.has_packages())?;
+        if let Some(base) = base {
             root.merge(base, "", &[])?;
         }
         for directory in &self.directories {
@@ -192,12 +246,7 @@ impl Volume {
         for (guest, content) in &self.contents {
             root.write(guest, content)?;
         }
-        let partial = staging.path().join("image");
-        tool.make(&tree, &partial, digest.uuid, self.size)?;
-        let summary = Summary::of(&partial).context("the image that was made")?;
-        fs::rename(&partial, &image)?;
-        forget_old(&images)?;
-        Ok(Built { image, summary })
+        Ok(staging)
     }
 
     /// The packages' root and its digest's name. The caller holds the lock.
@@ -221,6 +270,9 @@ impl Volume {
         for (_, sum) in &local {
             key.add("deb", sum.as_bytes());
         }
+        if self.database {
+            key.add("database", &[]);
+        }
         let digest = key.finish();
         let roots = directory("roots")?;
         let finished = roots.join(&digest.name);
@@ -229,15 +281,25 @@ impl Volume {
         }
         let partial = tempfile::Builder::new().prefix(".partial-").tempdir_in(&roots)?;
         let root = Root::create(partial.path(), true)?;
+        if self.database {
+            dpkg::create(&root)?;
+        }
         let mut archives = Vec::new();
         for (package, tree) in unpacked.iter().flat_map(|unpacked| unpacked.packages()) {
             root.merge(tree, "", settle::LEFT_OUT).with_context(|| format!("package {}", package.name))?;
-            archives.push(paths::testbed()?.join("debs").join(package.file_name()));
+            let archive = paths::testbed()?.join("debs").join(package.file_name());
+            if self.database {
+                dpkg::record(&root, &archive, tree)?;
+            }
+            archives.push(archive);
         }
         for (deb, _) in local {
             let tree = tempfile::tempdir_in(&roots)?;
             output(Command::new("dpkg-deb").arg("-x").arg(deb).arg(tree.path()))?;
             root.merge(tree.path(), "", settle::LEFT_OUT).with_context(|| deb.display().to_string())?;
+            if self.database {
+                dpkg::record(&root, deb, tree.path())?;
+            }
             archives.push(deb.clone());
         }
         stage::say(format!("setting up a root of {} packages", archives.len()));
@@ -253,7 +315,7 @@ impl Volume {
 /// # Errors
 /// Where its package cannot be had.
 pub fn mkfs_erofs() -> Result<Command> {
-    mkfs::tool()?.command(&[])
+    mkfs::command(&tools::of("erofs-utils")?, &[])
 }
 
 /// The first alternatives of what a package file depends on.
@@ -271,7 +333,7 @@ fn forget_old(images: &Path) -> Result<()> {
     let mut known: Vec<(SystemTime, PathBuf)> = Vec::new();
     for entry in fs::read_dir(images)? {
         let path = entry?.path();
-        if path.extension().is_some_and(|extension| extension == "erofs") {
+        if path.extension().is_some_and(|extension| extension == "erofs" || extension == "ext4") {
             known.push((path.metadata()?.modified()?, path));
         }
     }

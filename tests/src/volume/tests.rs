@@ -116,6 +116,40 @@ fn the_same_inputs_give_the_same_image_and_other_inputs_another_identity() {
 }
 
 #[test]
+fn an_ext4_volume_belongs_to_root_and_is_the_same_when_it_is_made_again() {
+    let one = tree(&[("a/f", "content"), ("a/with blanks", "x")]);
+    std::os::unix::fs::chown(one.path().join("a/f"), Some(1000), Some(1000))
+        .or_else(not_permitted)
+        .expect("chown");
+    let volume =
+        Volume::new().source(one.path().to_str().expect("plain")).expect("a directory").size(4 << 20);
+    let image = volume.build_ext4().expect("an image");
+    let first = fs::read(&image).expect("an image");
+    let mut debugfs = tools::of("e2fsprogs").expect("tools").command("/usr/sbin/debugfs").expect("a program");
+    debugfs.args(["-R", "ls -l /a"]).arg(&image);
+    let listed = String::from_utf8(debugfs.output().expect("it runs").stdout).expect("text");
+    let owners: Vec<Vec<&str>> = listed
+        .lines()
+        .map(|line| line.split_whitespace().collect())
+        .filter(|words: &Vec<&str>| !words.is_empty())
+        .collect();
+    assert_eq!(owners.len(), 4, "{listed}");
+    for words in owners.iter().filter(|words| words.last() != Some(&"..")) {
+        assert_eq!((words[3], words[4]), ("0", "0"), "{listed}");
+    }
+    fs::remove_file(&image).expect("a file");
+    assert_eq!(volume.build_ext4().expect("an image"), image);
+    assert!(fs::read(&image).expect("an image") == first, "another image");
+    fs::remove_file(&image).expect("a file");
+    assert!(Volume::new().build_ext4().is_err(), "no size");
+}
+
+/// Who may not give files away has them already as somebody who is not root.
+fn not_permitted(error: std::io::Error) -> std::io::Result<()> {
+    if error.kind() == std::io::ErrorKind::PermissionDenied { Ok(()) } else { Err(error) }
+}
+
+#[test]
 fn a_script_runs_by_the_interpreter_that_it_names() {
     let root = Volume::new().packages(["busybox-static"]).root().expect("a root");
     let files = tree(&[

@@ -1,3 +1,5 @@
 //! Stock Linux guests on M1's block service, on real Xen: nothing of ours is inside them.
 
+mod bed;
+mod boots;
 mod guests;

@@ -76,6 +76,14 @@ impl Disk {
         });
     }
 
+    /// Who wrote is gone, and the disk is not: writes under way are done, or never came.
+    pub(super) fn abandoned(&self, random: &mut Random) -> Self {
+        let mut disk = self.clone();
+        disk.cache.retain(|write| write.done || random.once_in(2));
+        disk.cache.iter_mut().for_each(|write| write.done = true);
+        disk
+    }
+
     /// The disk after a cut of power: every write that was not flushed is there, lost, or there in some of its sectors.
     pub(super) fn cut(&self, random: &mut Random) -> Self {
         let mut image = Self { cache: Vec::new(), ..self.clone() };

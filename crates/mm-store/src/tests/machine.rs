@@ -277,6 +277,16 @@ impl<'a> Machine<'a> {
         if show(&second, &image)? == found { Ok(()) } else { Err("two recoveries differ".to_string()) }
     }
 
+    /// The disk after M1 was killed, what may be there, and what of it is there.
+    pub(super) fn kill(mut self) -> Result<(Disk, Model, Random), String> {
+        let disk = self.disk.abandoned(&mut self.random);
+        let store = recover(&disk, &mut self.probe, 4).map_err(|error| format!("recovery: {error:?}"))?;
+        let found = show(&store, &disk)?;
+        self.model.judge(&found)?;
+        self.model.killed(found);
+        Ok((disk, self.model, self.random))
+    }
+
     /// The disk after a cut of power, and what is there.
     pub(super) fn cut(mut self) -> Result<(Disk, Model, Random), String> {
         let image = self.disk.cut(&mut self.random);

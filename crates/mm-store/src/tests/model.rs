@@ -30,6 +30,8 @@ pub(super) enum Change {
     Create(u32, u32),
     Delete(u32),
     Set(u32, u32, Value),
+    /// M1 was killed, and the next one found this: some of what was not flushed is not there, and the rest is not flushed.
+    Found(State),
 }
 
 /// Overlays, each with what its blocks show.
@@ -52,6 +54,19 @@ impl Model {
 
     pub(super) fn change(&mut self, change: Change) {
         self.since.push(change);
+    }
+
+    /// M1 was killed, and the next one found this.
+    pub(super) fn killed(&mut self, found: State) {
+        // What was ephemeral is gone for good, and its numbers can be another's.
+        for id in std::mem::take(&mut self.ephemeral) {
+            self.flushed.remove(&id);
+            self.since.retain(|change| match change {
+                Change::Create(of, _) | Change::Delete(of) | Change::Set(of, ..) => *of != id,
+                Change::Found(_) => true,
+            });
+        }
+        self.change(Change::Found(found));
     }
 
     /// How many changes there were: what a flush that begins now covers.
@@ -85,6 +100,13 @@ impl Model {
             .collect();
         for change in &self.since {
             match *change {
+                Change::Found(ref state) => {
+                    deleted.extend(may.keys().filter(|id| !state.contains_key(id)));
+                    for (id, blocks) in state {
+                        let may = may.get_mut(id).expect("there");
+                        may.iter_mut().zip(blocks).for_each(|(may, value)| may.push(*value));
+                    }
+                }
                 Change::Create(id, pages) => {
                     may.insert(id, vec![vec![Value::Base]; pages as usize]);
                 }
@@ -116,6 +138,7 @@ impl Model {
 
 fn apply(state: &mut State, change: &Change) {
     match *change {
+        Change::Found(ref found) => state.clone_from(found),
         Change::Create(id, pages) => {
             state.insert(id, vec![Value::Base; pages as usize]);
         }

@@ -15,12 +15,15 @@ pub(crate) enum Mutation {
     PublishEarly,
     /// Recovery believes that what a journal block names is there.
     TrustUnflushed,
+    /// A store that was opened is written before what was read is durable.
+    WriteAtOnce,
     /// Journal blocks of before a cut of power can follow those of after it.
     KeepEpoch,
 }
 
 impl Mutation {
-    pub(crate) const ALL: [Self; 6] = [
+    pub(crate) const ALL: [Self; 7] = [
+        Self::WriteAtOnce,
         Self::NoFlush,
         Self::FlushBeforeJournal,
         Self::FreeAtOnce,

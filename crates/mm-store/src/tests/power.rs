@@ -36,7 +36,7 @@ struct Seen {
     device_flushes: u64,
 }
 
-/// Histories one after another on one disk, power cut between them.
+/// Histories one after another on one disk; between them power is cut, or M1 is killed.
 fn histories(story: Story, seed: u64, count: u32, seen: &mut Seen) -> Result<(), String> {
     let mut random = Random::new(seed);
     let (mut disk, mut model) = (formatted(story.geometry), Model::default());
@@ -54,7 +54,8 @@ fn histories(story: Story, seed: u64, count: u32, seen: &mut Seen) -> Result<(),
         seen.lost += machine.lost;
         seen.flushes += figures.flushes;
         seen.device_flushes += figures.device_flushes;
-        (disk, model, random) = machine.cut()?;
+        (disk, model, random) =
+            if machine.writes.is_multiple_of(2) { machine.cut()? } else { machine.kill()? };
     }
     Ok(())
 }

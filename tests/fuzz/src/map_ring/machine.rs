@@ -2,8 +2,8 @@
 
 use mm_engine::{
     ClientEntry, ClientFault, ClientId, ClientState, Copied, Copy, Effect, Effects, Engine, FrameEntry,
-    FrameId, Grants, GroupId, InUse, Limits, Read, ReadFailed, RefEntry, Reference, RequestEntry, RingEntry,
-    RingId, Sharing, TableSizes, Tables, VolumeId, WindowEntry,
+    FrameId, Grants, GroupId, InUse, Limits, Read, ReadFailed, Reference, RequestEntry, RingEntry, RingId,
+    Sharing, TableSizes, Tables, VolumeId, WindowEntry,
 };
 use mm_proto::{Request, RequestBody, Response, SLOT_WORDS, Status};
 
@@ -38,6 +38,7 @@ pub(super) fn shape(input: &mut Input<'_>) -> Option<Shape> {
         client_pages: 2 << input.below(5)?,
         metadata_pages: METADATA,
         seed: 5,
+        ..Limits::default()
     };
     Some(Shape { sizes: TableSizes::new(frames, references, 3, 3, window), limits })
 }
@@ -46,9 +47,9 @@ pub(super) fn shape(input: &mut Input<'_>) -> Option<Shape> {
 pub(super) struct Memory {
     frames: Vec<FrameEntry>,
     frame_buckets: Vec<u32>,
-    references: Vec<RefEntry>,
     windows: Vec<WindowEntry>,
     window_buckets: Vec<u32>,
+    lender_buckets: Vec<u32>,
     rings: Vec<RingEntry>,
     requests: Vec<RequestEntry>,
     clients: Vec<ClientEntry>,
@@ -60,9 +61,9 @@ impl Memory {
         Self {
             frames: vec![FrameEntry::default(); sizes.frames],
             frame_buckets: vec![0; sizes.frame_buckets],
-            references: vec![RefEntry::default(); sizes.references],
             windows: vec![WindowEntry::default(); sizes.windows],
             window_buckets: vec![0; sizes.window_buckets],
+            lender_buckets: vec![0; sizes.lender_buckets],
             rings: vec![RingEntry::default(); sizes.rings],
             requests: vec![RequestEntry::default(); sizes.requests],
             clients: vec![ClientEntry::default(); sizes.clients],
@@ -73,9 +74,9 @@ impl Memory {
         Tables {
             frames: &mut self.frames,
             frame_buckets: &mut self.frame_buckets,
-            references: &mut self.references,
             windows: &mut self.windows,
             window_buckets: &mut self.window_buckets,
+            lender_buckets: &mut self.lender_buckets,
             rings: &mut self.rings,
             requests: &mut self.requests,
             clients: &mut self.clients,
