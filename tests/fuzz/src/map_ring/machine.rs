@@ -373,8 +373,13 @@ impl<'t> Machine<'t> {
     /// Reads end well, and whoever can go on does.
     fn settle(&mut self) {
         for _ in 0..10_000 {
-            while self.engine.sweep(64, &mut self.grants) {}
-            self.advance();
+            for _ in 0..100 {
+                let more = self.engine.sweep(64, &mut self.grants);
+                self.advance();
+                if !more {
+                    break;
+                }
+            }
             let Some(read) = self.reads.pop() else { return };
             self.finish(&read, Ok(()));
         }
