@@ -76,21 +76,21 @@ fn finish(mut boot: Boot, begun: Begun) -> &'static mut M1 {
     let infos = memory.slice_with(config.volumes.len(), |_| None).unwrap_or_else(|| fatal("memory: volumes"));
     for (index, volume) in config.volumes.iter().enumerate() {
         let mut facts = VolumeFacts::new(volume);
-        match devid(&volume.device).filter(|devid| disks_present.contains(devid)) {
-            None => {
-                facts.state = VolumeState::NoDisk;
-                log::error!(
-                    "volume {}: M1 has no disk {}: is it in M1's disk= line?",
-                    volume.name,
-                    volume.device
-                );
-            }
-            Some(devid) => {
-                let frames = (frame(memory), frame(memory), frame(memory));
-                let (Some(ring), Some(first), Some(info)) = frames else { fatal("memory: disks") };
-                disks[index] = memory.place(Disk::new(platform, devid, ring, first));
-                infos[index] = Some(info);
-            }
+        let devid = devid(&volume.device);
+        if !devid.is_some_and(|devid| disks_present.contains(&devid)) {
+            facts.state = VolumeState::NoDisk;
+            log::error!(
+                "volume {}: M1 has no disk {}: is it in M1's disk= line?",
+                volume.name,
+                volume.device
+            );
+        }
+        // One that is not there now may be attached later.
+        if let Some(devid) = devid {
+            let frames = (frame(memory), frame(memory), frame(memory));
+            let (Some(ring), Some(first), Some(info)) = frames else { fatal("memory: disks") };
+            disks[index] = memory.place(Disk::new(platform, devid, ring, first));
+            infos[index] = Some(info);
         }
         // As many as the configuration has.
         let _ = volumes.push(facts);

@@ -159,7 +159,10 @@ impl Host<'_> {
     ) -> Result<Program> {
         let expected = programs::expected(self.root, self.files, path, &arguments)?;
         let said = String::from_utf8_lossy(&expected.stderr);
-        ensure!(!expected.stdout.is_empty(), "{path} prints nothing on the host, where files of the volume are found only as arguments: {said}");
+        ensure!(
+            !expected.stdout.is_empty(),
+            "{path} prints nothing on the host, where files of the volume are found only as arguments: {said}"
+        );
         ensure!(expected.code.is_some(), "{path} is ended by a signal on the host: {said}");
         let shows = |text: &str| String::from_utf8_lossy(&expected.stdout).contains(text);
         ensure!(waits.is_none_or(shows), "{path} does not do its work on the host: {said}");

@@ -100,3 +100,20 @@ fn a_disk_that_goes_away_takes_only_what_was_not_read_yet_until_it_is_back() {
     holder.destroy().expect("xl destroy");
     bed.finish(m1);
 }
+
+#[test]
+fn a_volume_is_served_from_when_its_disk_is_attached() {
+    let bed = Bed::get();
+    let m1 = bed.start(m1(&["/dev/vdb"], "volume=other:xvda volume=base:xvdc"));
+    let state = || m1.status().expect("/status.json")["volumes"][1]["state"].as_str().map(str::to_owned);
+    assert_eq!(state().as_deref(), Some("no such disk: is it in M1's disk= line?"));
+    let disk = "format=raw,vdev=xvdc,access=r,target=/dev/vda";
+    bed.sh(&format!("xl block-attach {} '{disk}'", m1.domid())).expect("xl block-attach");
+    let deadline = Instant::now() + CLIENT;
+    while state().as_deref() != Some("serving") {
+        assert!(Instant::now() < deadline, "not served:\n{}", m1.log().expect("a log"));
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    assert_right(&bed, &m1, 0, BASE_PAGES);
+    bed.finish(m1);
+}
