@@ -97,7 +97,7 @@ mod tests {
     #[test]
     fn screens_of_two_runs_have_one_form_and_of_another_thing_another() {
         let one = "  client1  3.25  -15.34\n  digest ab12ab12ab12ab12, 7 µs (19 %); from 2 on.\n";
-        let two = "  client2 13.5     5.04\n  digest 9b12ab12ab12ab12, 7155 µs (9 %); from 12 on.\n";
+        let two = "  client1 13.5     5.04\n  digest 9b12ab12ab12ab12, 7155 µs (9 %); from 12 on.\n";
         assert_eq!(form(one), form(two));
         assert_ne!(form(one), form(&two.replace("from", "till")));
         assert_ne!(form("ok  outputs: 3"), form("WRONG  outputs: 3"));

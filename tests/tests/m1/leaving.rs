@@ -118,7 +118,7 @@ fn a_device_comes_and_goes_while_its_client_runs() {
     let log = m1.log().expect("a log");
     for why in [
         "target=other is refused: the client has a volume of another group already",
-        "target=base+x is refused: overlays (+) and snapshots (@) are not supported",
+        "target=base+x is refused: overlays (+) need a store: store_disk= names its disk",
     ] {
         assert!(log.contains(why), "{log}");
     }
