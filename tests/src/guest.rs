@@ -8,7 +8,7 @@ use crate::channel::Output;
 use crate::dom0::{Dom0, quote};
 
 /// `xl create` may take this long: it gives up itself on a device that does not come after ten seconds.
-const CREATE: Duration = Duration::from_secs(60);
+const CREATE: Duration = Duration::from_secs(240);
 
 /// A domain that `xl create` made. It is not destroyed when dropped: tests of a domain's end need it so.
 pub struct Guest<'a> {
