@@ -1,11 +1,21 @@
 //! The machine that stock guests share: Debian's system as volumes, and what boots it from outside.
 
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
 use m1_tests::system::{self, System};
 use m1_tests::xl_config::XlConfig;
 use m1_tests::{Dom0, Guest, Shared, image};
 
 /// Where M1s of these scenarios are.
 pub(crate) const ADDRESSES: [[u8; 4]; 2] = [[10, 0, 2, 50], [10, 0, 2, 51]];
+
+/// One scenario at a time: together they have two processors.
+static TURN: Mutex<()> = Mutex::new(());
+
+/// Waits for its turn.
+pub(crate) fn turn() -> MutexGuard<'static, ()> {
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// The machine. Its `/dev/vda` is the system as ext4, `/dev/vdb` as EROFS, `/dev/vdc` an empty ext4.
 pub(crate) static MACHINE: Shared = Shared::new(|| {

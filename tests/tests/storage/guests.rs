@@ -99,6 +99,7 @@ fn stock<'a>(dom0: &'a Dom0, name: &str, backend: &str, target: &str, script: &s
 
 #[test]
 fn stock_guests_read_the_base_and_write_over_it_and_see_nothing_of_each_other() {
+    let _turn = crate::bed::turn();
     let dom0 = DOM0.get();
     let config = m1(&["/dev/vda"], "volume=base:xvda").with("memory", 96);
     let m1 = dom0.start_m1("m1", ADDRESS, config).expect("M1 starts");
@@ -134,6 +135,7 @@ fn said(guest: &Guest<'_>, word: &str, m1: &M1<'_>) -> String {
 
 #[test]
 fn an_overlay_is_there_again_after_m1_was_killed_and_is_nobody_elses() {
+    let _turn = crate::bed::turn();
     let dom0 = DOM0.get();
     let start = |name| {
         let config = m1(&["/dev/vda", "rw:/dev/vdb"], "volume=base:xvda store_disk=xvdb").with("memory", 96);
