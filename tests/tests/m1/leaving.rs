@@ -133,7 +133,7 @@ fn a_device_comes_and_goes_while_its_client_runs() {
 #[test]
 fn many_clients_leave_nothing_behind() {
     // All hundred take minutes on an emulated processor.
-    let count = full::or(25, 100);
+    let count = full::or(100, 300);
     let bed = Bed::get();
     let m1 = bed.m1("");
     let idle = m1.metrics().expect("/metrics");
