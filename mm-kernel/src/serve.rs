@@ -204,6 +204,7 @@ impl M1 {
             pages,
             window: self.config.window,
             identity,
+            snapshot: None,
         };
         let words = page.encode();
         // The magic, word 0, comes last: the page is an info page only when all of it is there.

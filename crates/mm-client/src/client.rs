@@ -163,8 +163,18 @@ impl<'a> MapClient<'a> {
                 return self.begin(Asked::Notice, RequestBody::Release { reference, count }, now);
             }
         }
-        let OwnFigures { written, kernel, mapped, local_faults, cow_breaks } = self.report.take()?;
-        let body = RequestBody::Report { written, kernel, mapped, local_faults, cow_breaks };
+        let figures = self.report.take()?;
+        let body = RequestBody::Report {
+            written: figures.written,
+            kernel: figures.kernel,
+            mapped: figures.mapped,
+            local_faults: figures.local_faults,
+            cow_breaks: figures.cow_breaks,
+            ahead: figures.ahead,
+            ahead_used: figures.ahead_used,
+            reserve: figures.reserve,
+            populate_failed: figures.populate_failed,
+        };
         self.begin(Asked::Notice, body, now)
     }
 
@@ -339,7 +349,12 @@ fn failed(page: u64, status: Status) -> Result<Event, ServerFault> {
         Status::OutOfRange => PageError::OutOfRange,
         Status::BadReference => PageError::BadReference,
         Status::Gone => PageError::Gone,
-        Status::Ok | Status::CopyInstead | Status::Unsupported | Status::Revoke => {
+        Status::Ok
+        | Status::CopyInstead
+        | Status::Unsupported
+        | Status::Revoke
+        | Status::Freeze
+        | Status::NoRoom => {
             return Err(ServerFault::WrongStatus(status));
         }
     };

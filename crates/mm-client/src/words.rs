@@ -28,6 +28,14 @@ pub struct OwnFigures {
     pub local_faults: u64,
     /// Copy-on-write breaks.
     pub cow_breaks: u64,
+    /// Pages mapped ahead after a thaw.
+    pub ahead: u64,
+    /// How many of those were touched.
+    pub ahead_used: u64,
+    /// Pages of private memory kept for bad times.
+    pub reserve: u64,
+    /// Pages that Xen did not give.
+    pub populate_failed: u64,
 }
 
 /// Why a page cannot be asked for now.

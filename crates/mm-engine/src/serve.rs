@@ -36,6 +36,8 @@ pub enum ClientFault {
     ForeignReference,
     /// `RevokeAck` of what was not revoked.
     NotRevoked,
+    /// A part of a freeze that M1 has not ordered.
+    NotOrdered,
 }
 
 /// A call of the caller that makes no sense: a mistake in M1, not of any client.
@@ -151,10 +153,17 @@ impl Engine<'_> {
             RequestBody::RevokeAck { reference, count } => {
                 self.acknowledged(index, reference, count, grants)?
             }
-            RequestBody::Report { written, kernel, mapped, local_faults, cow_breaks } => {
+            RequestBody::Report { written, kernel, mapped, local_faults, cow_breaks, .. } => {
                 self.clients.at_mut(u32::from(row.client)).report =
                     ClientReport { written, kernel, mapped, local_faults, cow_breaks };
             }
+            RequestBody::Freeze { .. }
+            | RequestBody::Capture { .. }
+            | RequestBody::Keep { .. }
+            | RequestBody::Commit { .. }
+            | RequestBody::Abort { .. }
+            | RequestBody::Hot { .. }
+            | RequestBody::Thawed { .. } => return Err(ClientFault::NotOrdered),
         }
         out.push(Effect::Reply { ring, response: answer });
         Ok(())

@@ -1,7 +1,9 @@
 //! The info page: what M1 tells a client about itself and the volume, read-only, in 32-bit little-endian words.
 //!
 //! Words: 0 magic `M1mm`, 1 lowest version, 2 highest version, 3 flags (bit 0: this volume is only copied), 4–5 epoch,
-//! 6–7 heartbeat, 8–9 pages of the volume, 10 largest window, 11 zero, 12–19 volume identity (32 bytes).
+//! 6–7 heartbeat, 8–9 pages of the volume, 10 largest window, 11 zero, 12–19 volume identity (32 bytes), 20 page that a clone begins
+//! with, 21 page of what is hot after a thaw, 22 zero, 23–26 identity of the snapshot. Words from 20 on are zero where the device is
+//! not attached to a snapshot, and were not there in version 1.
 //! M1 writes the magic last. The heartbeat is advanced on every turn of M1's loop; it is the only word that changes.
 
 use crate::{VERSION, VERSION_MIN};
@@ -32,6 +34,19 @@ pub struct InfoPage {
     pub window: u32,
     /// Which content this is.
     pub identity: VolumeIdentity,
+    /// What this device was attached to besides the volume.
+    pub snapshot: Option<SnapshotInfo>,
+}
+
+/// What the info page says of a snapshot.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct SnapshotInfo {
+    /// Page that a clone begins with, in the frozen part.
+    pub head: u32,
+    /// Page of the frozen part that lists what earlier clones touched first; 0 where none has said so yet.
+    pub hot: u32,
+    /// Which snapshot: no two have the same, on whatever host.
+    pub identity: [u8; 16],
 }
 
 /// Why a page is no info page that this crate can use.
@@ -50,7 +65,7 @@ pub enum InfoError {
 
 impl InfoPage {
     /// Number of words that the page's content takes.
-    pub const WORDS: usize = 20;
+    pub const WORDS: usize = 27;
     /// The word that holds the low half of the heartbeat; the high half follows.
     pub const HEARTBEAT_WORD: usize = 6;
 
@@ -71,6 +86,11 @@ impl InfoPage {
         for (bytes, word) in identity.chunks_exact_mut(4).zip(&words[12..20]) {
             bytes.copy_from_slice(&word.to_le_bytes());
         }
+        let mut snapshot = [0; 16];
+        for (bytes, word) in snapshot.chunks_exact_mut(4).zip(&words[23..27]) {
+            bytes.copy_from_slice(&word.to_le_bytes());
+        }
+        let snapshot = SnapshotInfo { head: words[20], hot: words[21], identity: snapshot };
         Ok(Self {
             version_min: min,
             version_max: max,
@@ -80,6 +100,7 @@ impl InfoPage {
             pages: wide(8),
             window: words[10],
             identity,
+            snapshot: (max >= 2 && snapshot.head != 0).then_some(snapshot),
         })
     }
 
@@ -96,6 +117,12 @@ impl InfoPage {
         words[10] = self.window;
         for (word, bytes) in words[12..20].iter_mut().zip(self.identity.chunks_exact(4)) {
             *word = u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
+        }
+        if let Some(snapshot) = self.snapshot {
+            (words[20], words[21]) = (snapshot.head, snapshot.hot);
+            for (word, bytes) in words[23..27].iter_mut().zip(snapshot.identity.chunks_exact(4)) {
+                *word = u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
+            }
         }
         words
     }

@@ -15,11 +15,11 @@ mod message;
 mod tests;
 
 pub use bitmap::Bitmap;
-pub use info::{InfoError, InfoPage, VolumeIdentity};
-pub use message::{DecodeError, Request, RequestBody, Response, Status, Timing};
+pub use info::{InfoError, InfoPage, SnapshotInfo, VolumeIdentity};
+pub use message::{AbortReason, DecodeError, Request, RequestBody, Response, Status, Timing};
 
 /// Version that this crate speaks. A client and M1 use the highest version that both know.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 /// Oldest version that this crate still speaks.
 pub const VERSION_MIN: u32 = 1;
 
@@ -34,6 +34,12 @@ pub const RING_SLOTS: u32 = 16;
 pub const WINDOW_MAX: u32 = 512;
 /// Pages that a window starts with; it doubles while access is sequential.
 pub const WINDOW_FIRST: u32 = 16;
+
+/// First page of the frozen part: of a device that was attached to a snapshot (`target=NAME@SNAPSHOT`), pages below are the
+/// volume's, pages from here on are frozen. Page numbers fit 32 bits.
+pub const FROZEN_FIRST: u64 = 1 << 31;
+/// Frames in one `Capture`.
+pub const CAPTURE_MAX: usize = 16;
 
 /// Keys in the vbd's backend directory, written by M1 before it goes to `XenbusStateInitWait` (2).
 pub mod keys {

@@ -71,6 +71,8 @@ fn run(kernel: &mut Kernel<Xen>, hold: bool) -> ShutdownReason {
         mapped: figures.mapped,
         local_faults: figures.faults.local,
         cow_breaks: figures.faults.cow,
+        populate_failed: figures.frames.populate_failed,
+        ..OwnFigures::default()
     });
     write_status(xen, &status);
     if hold {

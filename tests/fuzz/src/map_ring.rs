@@ -142,6 +142,10 @@ fn request(input: &mut Input<'_>) -> Option<[u32; SLOT_WORDS]> {
                 mapped: 0,
                 local_faults: figure,
                 cow_breaks: 0,
+                ahead: 0,
+                ahead_used: 0,
+                reserve: figure,
+                populate_failed: 0,
             }
         }
     };

@@ -163,9 +163,30 @@ fn the_table_never_overflows_whatever_is_outstanding() {
 fn reports_are_sent_when_there_is_room_the_last_one_only() {
     let (mut client, _) = ready(32);
     client.report(OwnFigures { written: 1, ..OwnFigures::default() });
-    client.report(OwnFigures { written: 2, kernel: 3, mapped: 4, local_faults: 5, cow_breaks: 6 });
+    let figures = OwnFigures {
+        written: 2,
+        kernel: 3,
+        mapped: 4,
+        local_faults: 5,
+        cow_breaks: 6,
+        ahead: 7,
+        ahead_used: 8,
+        reserve: 9,
+        populate_failed: 10,
+    };
+    client.report(figures);
     let report = client.next_request(0).unwrap();
-    let body = RequestBody::Report { written: 2, kernel: 3, mapped: 4, local_faults: 5, cow_breaks: 6 };
+    let body = RequestBody::Report {
+        written: 2,
+        kernel: 3,
+        mapped: 4,
+        local_faults: 5,
+        cow_breaks: 6,
+        ahead: 7,
+        ahead_used: 8,
+        reserve: 9,
+        populate_failed: 10,
+    };
     assert_eq!(report.body, body);
     assert_eq!(client.next_request(0), None);
     assert_eq!(client.on_response(&Response::bare(report.id, Status::Ok)), Ok(Event::Nothing));
