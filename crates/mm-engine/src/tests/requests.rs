@@ -14,7 +14,7 @@ fn the_greeting_agrees_on_the_smaller_window_and_comes_once() {
     world.peers[peer].rings.push(super::world::silent(id, volume));
     let early = raw(&mut world, id, RequestBody::Grant { page: 1, wanted: 1 });
     assert_eq!(early, Err(ClientFault::NotGreeted));
-    let other = raw(&mut world, id, RequestBody::Hello { version: 2, window: 512 }).unwrap().unwrap();
+    let other = raw(&mut world, id, RequestBody::Hello { version: 3, window: 512 }).unwrap().unwrap();
     assert_eq!(other.status, Status::Unsupported);
     let hello = raw(&mut world, id, RequestBody::Hello { version: 1, window: 512 }).unwrap().unwrap();
     assert_eq!((hello.status, hello.page), (Status::Ok, 64));
