@@ -78,6 +78,16 @@ impl Failures {
         }
     }
 
+    /// The number is another volume's from now on.
+    pub(crate) fn forget(&mut self, volume: u16) {
+        for _ in 0..self.list.len() {
+            let Some(entry) = self.list.pop_front() else { break };
+            if entry.0 != volume {
+                let _ = self.list.push_back(entry);
+            }
+        }
+    }
+
     /// Whether the read failed, said once.
     fn take(&mut self, volume: u16, page: u32) -> bool {
         let mut found = false;
@@ -227,7 +237,7 @@ impl Engine<'_> {
         }
     }
 
-    fn forget_frame(&mut self, volume: u16, page: u32) -> Forgot {
+    pub(crate) fn forget_frame(&mut self, volume: u16, page: u32) -> Forgot {
         let Some(frame) = self.store.find(volume, page) else { return Forgot::Absent };
         let row = *self.store.frames.at(frame);
         let has_rings =

@@ -92,6 +92,8 @@ pub struct Engine<'a> {
     pub(crate) requests: Table<'a, RequestEntry>,
     pub(crate) clients: Table<'a, ClientEntry>,
     pub(crate) volumes: heapless::Vec<Volume, VOLUMES>,
+    /// The next frame of a walk that looks for what is left of retired volumes.
+    pub(crate) leaving: Option<u32>,
     pub(crate) limits: Limits,
     pub(crate) counters: Counters,
     pub(crate) service: Histogram,
@@ -150,6 +152,7 @@ impl<'a> Engine<'a> {
             requests: Table::new(tables.requests),
             clients: Table::new(tables.clients),
             volumes: heapless::Vec::new(),
+            leaving: None,
             limits,
             counters: Counters::default(),
             service: Histogram::default(),
@@ -224,8 +227,7 @@ impl<'a> Engine<'a> {
     }
 
     fn try_attach(&mut self, client: ClientId, volume: VolumeId) -> Result<RingId, Refusal> {
-        let entry = self.volumes.get(usize::from(volume.0)).filter(|volume| !volume.retired);
-        let entry = entry.ok_or(Refusal::NoVolume)?;
+        let entry = self.volume(volume.0).ok_or(Refusal::NoVolume)?;
         let group = entry.group.0;
         if !entry.sharing.has_rings() {
             return Err(Refusal::Private);

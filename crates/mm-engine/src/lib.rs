@@ -34,6 +34,7 @@ mod lend;
 mod lenders;
 mod queue;
 mod reads;
+mod retire;
 mod revoke;
 mod rings;
 mod scan;

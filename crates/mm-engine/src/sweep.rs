@@ -6,8 +6,8 @@ use crate::rings::RingState;
 use crate::table::NIL;
 
 impl Engine<'_> {
-    /// Goes on with what detached rings left behind, looks at up to `budget` stale windows again, and keeps some frames at
-    /// hand. True as long as there is more to do at once, here or in [`Self::advance`]; stale windows alone are worth a look now
+    /// Goes on with what detached rings left behind, looks at up to `budget` stale windows and frames of retired volumes, and keeps
+    /// some frames at hand. True as long as there is more to do at once, here or in [`Self::advance`]; stale windows alone are worth a look now
     /// and then. Once each turn of the caller's.
     pub fn sweep<G: Grants>(&mut self, budget: u32, grants: &mut G) -> bool {
         self.failures.next_turn();
@@ -31,6 +31,7 @@ impl Engine<'_> {
         if self.store.available() <= self.limits.reserve {
             self.reclaim(grants);
         }
+        more |= self.retire_step(budget);
         more || self.can_go_on() || self.closing != NIL && !self.only_awaited()
     }
 

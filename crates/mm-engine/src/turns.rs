@@ -7,6 +7,7 @@ use crate::engine::Engine;
 use crate::rings::{RingState, SLOTS};
 use crate::serve::STEP;
 use crate::stats::{FaultResult, Refused};
+use crate::volumes::Life;
 
 impl Engine<'_> {
     /// Lets requests go on that waited for a free read of their volume; where no frame is to be had, they wait for that from now
@@ -16,7 +17,7 @@ impl Engine<'_> {
         for index in 0..self.volumes.len() {
             for _ in 0..STEP {
                 let Some(volume) = self.volumes.get_mut(index) else { break };
-                if out.room() < STEP || !volume.retired && !volume.has_read(self.limits.reads) {
+                if out.room() < STEP || volume.life == Life::Here && !volume.has_read(self.limits.reads) {
                     break;
                 }
                 let Some(request) = volume.parked.pop(&mut self.requests) else { break };

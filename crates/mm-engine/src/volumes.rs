@@ -34,11 +34,23 @@ impl Sharing {
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct GroupId(pub u16);
 
+/// Where a volume is in its life.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Life {
+    Here,
+    /// Nothing more of it is given out. `seen`: something of it was there when that was looked for last.
+    Retired {
+        seen: bool,
+    },
+    /// Its number is the next volume's.
+    Free,
+}
+
 pub(crate) struct Volume {
     pub(crate) pages: u32,
     pub(crate) group: GroupId,
     pub(crate) sharing: Sharing,
-    pub(crate) retired: bool,
+    pub(crate) life: Life,
     /// Block reads under way.
     pub(crate) reads: u32,
     /// Requests that wait for one of them to end.
@@ -72,19 +84,24 @@ impl Engine<'_> {
     /// [`Refusal::TooLong`], [`Refusal::TooManyVolumes`].
     pub fn add_volume(&mut self, pages: u64, group: GroupId, sharing: Sharing) -> Result<VolumeId, Refusal> {
         let pages = u32::try_from(pages).ok().filter(|pages| *pages < NIL).ok_or(Refusal::TooLong)?;
-        let id = u16::try_from(self.volumes.len()).map_err(|_| Refusal::TooManyVolumes)?;
         let volume = Volume {
             pages,
             group,
             sharing,
-            retired: false,
+            life: Life::Here,
             reads: 0,
             parked: Queue::default(),
             owed: 0,
             theirs: false,
             copied: heapless::Vec::new(),
         };
-        self.volumes.push(volume).map_err(|_| Refusal::TooManyVolumes)?;
+        let free = self.volumes.iter().position(|volume| volume.life == Life::Free);
+        let place = free.unwrap_or(self.volumes.len());
+        let id = u16::try_from(place).map_err(|_| Refusal::TooManyVolumes)?;
+        match self.volumes.get_mut(place) {
+            Some(row) => *row = volume,
+            None => self.volumes.push(volume).map_err(|_| Refusal::TooManyVolumes)?,
+        }
         Ok(VolumeId(id))
     }
 
@@ -98,16 +115,9 @@ impl Engine<'_> {
         volume.copied.push((clip(first), clip(last))).map_err(|_| Refusal::TooManyVolumes)
     }
 
-    /// Answers every further request for pages of the volume with `Gone`, and refuses further rings. What is mapped stays.
-    pub fn retire_volume(&mut self, volume: VolumeId) {
-        if let Some(volume) = self.volumes.get_mut(usize::from(volume.0)) {
-            volume.retired = true;
-        }
-    }
-
-    /// A volume that is not retired.
+    /// A volume that is there and not retired.
     pub(crate) fn volume(&self, volume: u16) -> Option<&Volume> {
-        self.volumes.get(usize::from(volume)).filter(|volume| !volume.retired)
+        self.volumes.get(usize::from(volume)).filter(|volume| volume.life == Life::Here)
     }
 
     /// Whether this page of the volume is only copied.

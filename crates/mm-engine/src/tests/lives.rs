@@ -3,6 +3,7 @@
 use mm_proto::{Request, RequestBody, Response, Status};
 
 use super::plain::*;
+use super::world::World;
 use crate::*;
 
 #[test]
@@ -51,6 +52,67 @@ fn a_retired_volume_is_gone() {
     let answer = raw(&mut world, ring, RequestBody::Grant { page: 1, wanted: 1 }).unwrap().unwrap();
     assert_eq!(answer.status, Status::Gone);
     assert_eq!(world.engine.attach(world.peers[peer].client, volume), Err(Refusal::NoVolume));
+}
+
+/// Until nothing is left to do.
+fn sweep(world: &mut World) {
+    while world.engine.sweep(7, &mut world.table) {}
+    world.check();
+}
+
+#[test]
+fn the_number_of_a_retired_volume_is_free_when_nothing_is_left_of_it() {
+    let (mut world, volume) = world(roomy());
+    let peer = client(&mut world, volume);
+    touch(&mut world, peer, [0, 1, 100]);
+    world.engine.retire_volume(volume);
+    sweep(&mut world);
+    assert!(world.engine.has_volume(volume), "it has a ring");
+    world.verify();
+    world.disconnect(peer);
+    world.engine.retire_volume(volume);
+    sweep(&mut world);
+    assert!(world.engine.has_volume(volume), "its pages are mapped by somebody who is leaving");
+    world.bury(0);
+    sweep(&mut world);
+    world.engine.retire_volume(volume);
+    sweep(&mut world);
+    assert!(!world.engine.has_volume(volume));
+    assert_eq!(world.engine.figures().pages.clean, 0, "nothing of it is cached");
+    assert_eq!(world.volume(500, 1, Sharing::Map), volume);
+    world.end();
+}
+
+#[test]
+fn a_hundred_volumes_come_and_go() {
+    let (mut world, first) = world(roomy());
+    world.engine.retire_volume(first);
+    for pages in 100..200 {
+        sweep(&mut world);
+        let volume = world.volume(pages, 1, Sharing::Map);
+        assert_eq!(volume, first);
+        // Nothing of the one before is taken for it.
+        let peer = client(&mut world, volume);
+        touch(&mut world, peer, [0, 99]);
+        world.verify();
+        world.disconnect(peer);
+        world.bury(0);
+        sweep(&mut world);
+        world.engine.retire_volume(volume);
+    }
+    // One that is being read has to wait for that.
+    sweep(&mut world);
+    let volume = world.volume(100, 1, Sharing::Map);
+    let mut out = crate::Effects::new();
+    assert_eq!(world.engine.want(volume, 5, 0, &mut world.table, &mut out), crate::Wanted::Reading);
+    world.engine.retire_volume(volume);
+    sweep(&mut world);
+    assert!(world.engine.has_volume(volume));
+    let Some(crate::Effect::Read(read)) = out.iter().next().cloned() else { panic!("a read was begun") };
+    world.engine.read_done(&read, Ok(())).unwrap();
+    world.engine.retire_volume(volume);
+    sweep(&mut world);
+    assert!(!world.engine.has_volume(volume));
 }
 
 #[test]
