@@ -66,3 +66,13 @@ fn interrupted() {
     m1_tests::demo::forget_files();
     std::process::exit(130);
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_makes_sense() {
+        super::Arguments::command().debug_assert();
+    }
+}

@@ -12,7 +12,8 @@ use super::Limit;
 
 /// What only this story can be told.
 #[derive(clap::Args)]
-pub(super) struct Arguments {
+#[group(id = "memory")]
+pub(super) struct Only {
     /// The clients run a program of this Debian package: name it with its arguments behind `--`. In the volume there are
     /// /srv/demo/data.bin and /srv/demo/lines, with fresh random content.
     #[arg(long, value_name = "PACKAGE", requires = "program")]

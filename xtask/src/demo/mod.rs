@@ -37,7 +37,7 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
     #[command(flatten)]
-    memory: memory::Arguments,
+    memory: memory::Only,
 }
 
 pub(crate) fn run(arguments: Arguments) -> Result<ExitCode> {
