@@ -1,6 +1,6 @@
 //! The state machine.
 
-use mm_proto::{RING_SLOTS, Request, RequestBody, Response, Status, WINDOW_MAX};
+use mm_proto::{FROZEN_FIRST, RING_SLOTS, Request, RequestBody, Response, Status, WINDOW_MAX};
 
 use crate::health::{Judgement, Pulse};
 use crate::held::{Held, Lookup, Window};
@@ -72,7 +72,8 @@ impl<'a> MapClient<'a> {
     pub fn neighbours(&self, page: u64, most: u32) -> impl Iterator<Item = (u64, u32)> + '_ {
         let size = u64::from(most.clamp(1, WINDOW_MAX).next_power_of_two());
         let first = page & !(size - 1);
-        let end = first.saturating_add(size).min(self.settings.pages);
+        let pages = if page < FROZEN_FIRST { self.settings.pages } else { u64::MAX };
+        let end = first.saturating_add(size).min(pages);
         let mut window: Option<&Window> = None;
         (page.saturating_add(1)..end).chain(first..page).filter_map(move |page| {
             if window.is_none_or(|window| window.offset(page).is_none()) {
@@ -116,13 +117,42 @@ impl<'a> MapClient<'a> {
         if self.state != State::Ready {
             return Err(AskError::NotReady);
         }
-        if page >= self.settings.pages {
+        // Which pages of the frozen part there are only M1 knows.
+        let frozen = self.settings.frozen && (FROZEN_FIRST..FROZEN_FIRST * 2).contains(&page);
+        if page >= self.settings.pages && !frozen {
             return Err(AskError::OutOfRange);
         }
         if self.outstanding.free() <= KEPT_SLOTS {
             return Err(AskError::RingFull);
         }
         Ok(())
+    }
+
+    /// The request for the next step of a freeze, which M1 has ordered. Put it on the ring; its answer is
+    /// [`Event::FreezeAnswered`]. Only one step is under way at a time.
+    ///
+    /// # Errors
+    /// [`AskError::RingFull`]: wait for a response. [`AskError::Asked`]: the step before was not answered yet.
+    pub fn freeze_step(&mut self, body: RequestBody, now: u64) -> Result<Request, AskError> {
+        if self.state != State::Ready {
+            return Err(AskError::NotReady);
+        }
+        if self.outstanding.iter().any(|asked| asked == Asked::Freeze) {
+            return Err(AskError::Asked);
+        }
+        if self.outstanding.free() <= KEPT_SLOTS {
+            return Err(AskError::RingFull);
+        }
+        self.begin(Asked::Freeze, body, now).ok_or(AskError::RingFull)
+    }
+
+    /// A request whose answer says nothing ([`RequestBody::Hot`], [`RequestBody::Thawed`]). `None` where there is no room for
+    /// it: it is not worth waiting for.
+    pub fn notice(&mut self, body: RequestBody, now: u64) -> Option<Request> {
+        if self.state != State::Ready || self.outstanding.free() <= KEPT_SLOTS {
+            return None;
+        }
+        self.begin(Asked::Notice, body, now)
     }
 
     fn begin(&mut self, asked: Asked, body: RequestBody, now: u64) -> Option<Request> {
@@ -271,7 +301,14 @@ impl<'a> MapClient<'a> {
             },
             Asked::Listen => match status {
                 Status::Revoke => self.revoke(response),
+                Status::Freeze if self.settings.version >= 2 => Ok(Event::FreezeOrdered),
                 Status::Gone => Ok(Event::Nothing),
+                _ => wrong,
+            },
+            Asked::Freeze => match status {
+                Status::Ok | Status::NoRoom | Status::BadReference | Status::Gone => {
+                    Ok(Event::FreezeAnswered { status, pages: response.captured() })
+                }
                 _ => wrong,
             },
             Asked::Notice => match status {

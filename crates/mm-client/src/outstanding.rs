@@ -16,6 +16,8 @@ pub(crate) enum Asked {
         reference: u32,
     },
     Listen,
+    /// A step of a freeze: one at a time.
+    Freeze,
     /// A release, an acknowledgement or a report: the answer says nothing.
     Notice,
 }

@@ -1,6 +1,6 @@
 //! What the state machine is told, and what it says.
 
-use mm_proto::Status;
+use mm_proto::{CAPTURE_MAX, Status};
 
 /// What the client chooses at the start.
 #[derive(Clone, Copy, Debug)]
@@ -11,6 +11,8 @@ pub struct Settings {
     pub window: u32,
     /// Pages of the volume.
     pub pages: u64,
+    /// The device is attached to a snapshot: there are pages from [`mm_proto::FROZEN_FIRST`] on.
+    pub frozen: bool,
     /// Nanoseconds after which an answer is late.
     pub patience: u64,
 }
@@ -96,6 +98,15 @@ pub enum Event {
         reference: u32,
         /// Pages.
         count: u32,
+    },
+    /// M1 wants the program frozen: begin with [`mm_proto::RequestBody::Freeze`].
+    FreezeOrdered,
+    /// A step of a freeze was answered.
+    FreezeAnswered {
+        /// `Ok`, or why not.
+        status: Status,
+        /// After a `Capture`: which page of the frozen part each frame has become.
+        pages: [u32; CAPTURE_MAX],
     },
     /// Nothing to do.
     Nothing,

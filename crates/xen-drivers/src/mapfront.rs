@@ -4,7 +4,9 @@
 //! greets. The state machine behind it is `mm-client`'s; this adds the ring, the event channel, the clock, and the judgement of M1.
 
 use mm_client::{AskError, Event, Judgement, MapClient, PageError, ServerFault, Settings, Window};
-use mm_proto::{DecodeError, InfoError, InfoPage, Response, SLOT_WORDS, Timing};
+use mm_proto::{
+    CAPTURE_MAX, DecodeError, InfoError, InfoPage, RequestBody, Response, SLOT_WORDS, Status, Timing,
+};
 use xen::{Clock, Errno, Events, Hypervisor, PageWords, Port, PortState};
 use xen_ring::{Front, RingFault};
 
@@ -57,6 +59,8 @@ pub struct MapFront {
     port: Port,
     client: MapClient<'static>,
     revoke: Option<(u64, u32)>,
+    freeze_ordered: bool,
+    freeze_answer: Option<(Status, [u32; CAPTURE_MAX])>,
     timing: Timing,
     pushed: u64,
     asked: u64,
@@ -92,7 +96,8 @@ impl MapFront {
         let about = read_info(info).map_err(Lost::Info)?;
         let port = hypervisor.evtchn_bind_interdomain(offer.backend, offer.port).map_err(Lost::Bind)?;
         events.unmask(port);
-        let settings = Settings { version: about.version(), window, pages: about.pages, patience };
+        let frozen = about.snapshot.is_some();
+        let settings = Settings { version: about.version(), window, pages: about.pages, frozen, patience };
         let mut front = Self {
             hypervisor,
             events,
@@ -102,6 +107,8 @@ impl MapFront {
             port,
             client: MapClient::new(rows, settings),
             revoke: None,
+            freeze_ordered: false,
+            freeze_answer: None,
             timing: Timing::default(),
             pushed: 0,
             asked: 0,
@@ -231,6 +238,68 @@ impl MapFront {
         self.revoke.take()
     }
 
+    /// Whether M1 has ordered a freeze since this was last asked. Every order is answered by a [`RequestBody::Freeze`] or a
+    /// [`RequestBody::Abort`].
+    pub fn take_freeze_order(&mut self) -> bool {
+        core::mem::take(&mut self.freeze_ordered)
+    }
+
+    /// Sends a step of a freeze, and does not wait for its answer. One at a time.
+    ///
+    /// # Errors
+    /// [`Lost`].
+    pub fn send_freeze(&mut self, body: RequestBody) -> Result<(), Lost> {
+        loop {
+            let now = self.clock.now_ns();
+            match self.client.freeze_step(body, now) {
+                Ok(request) => {
+                    self.freeze_answer = None;
+                    self.push(&request.encode())?;
+                    // Out it goes, and what has come is taken.
+                    return self.turn().map(drop);
+                }
+                Err(_) => {
+                    if self.turn()?.is_none() {
+                        self.wait()?;
+                    }
+                }
+            }
+        }
+    }
+
+    /// The answer to the last step, if it has come: look after [`Self::service`].
+    pub fn take_freeze_answer(&mut self) -> Option<(Status, [u32; CAPTURE_MAX])> {
+        self.freeze_answer.take()
+    }
+
+    /// Waits for the answer to the last step.
+    ///
+    /// # Errors
+    /// [`Lost`].
+    pub fn await_freeze_answer(&mut self) -> Result<(Status, [u32; CAPTURE_MAX]), Lost> {
+        loop {
+            if let Some(answer) = self.freeze_answer.take() {
+                return Ok(answer);
+            }
+            if self.turn()?.is_none() {
+                self.wait()?;
+            }
+        }
+    }
+
+    /// Tells M1 something that needs no answer, if there is room on the ring.
+    ///
+    /// # Errors
+    /// [`Lost`].
+    pub fn notice(&mut self, body: RequestBody) -> Result<(), Lost> {
+        let now = self.clock.now_ns();
+        if let Some(request) = self.client.notice(body, now) {
+            self.push(&request.encode())?;
+            self.turn()?;
+        }
+        Ok(())
+    }
+
     /// Does what is to be done without waiting: sends what the state machine has, takes what M1 has said.
     ///
     /// # Errors
@@ -266,6 +335,8 @@ impl MapFront {
         let event = self.client.on_response(&response).map_err(Lost::Server)?;
         match event {
             Event::Revoke { page, count, .. } => self.revoke = Some((page, count)),
+            Event::FreezeOrdered => self.freeze_ordered = true,
+            Event::FreezeAnswered { status, pages } => self.freeze_answer = Some((status, pages)),
             Event::Granted { .. }
             | Event::Copied { .. }
             | Event::CopyInstead { .. }

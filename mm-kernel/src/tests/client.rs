@@ -52,8 +52,13 @@ impl Client {
         let port = domain.evtchn_bind_interdomain(m1, at.port).expect("M1 allocated the port");
         domain.events().unmask(port);
         let page = info_page(&info);
-        let settings =
-            Settings { version: VERSION, window: page.window, pages: page.pages, patience: 1_000_000_000 };
+        let settings = Settings {
+            version: VERSION,
+            window: page.window,
+            pages: page.pages,
+            frozen: page.snapshot.is_some(),
+            patience: 1_000_000_000,
+        };
         let rows: &'static mut [Window] = Box::leak(std::vec![Window::default(); rows].into_boxed_slice());
         domain.grants().grow_to(1).expect("one frame");
         let (frame, _) = domain.page();
@@ -192,7 +197,7 @@ impl Client {
 
     fn on_event(&mut self, event: Event) {
         match event {
-            Event::Ready { .. } | Event::Nothing => {}
+            Event::Ready { .. } | Event::Nothing | Event::FreezeOrdered | Event::FreezeAnswered { .. } => {}
             Event::Unsupported => panic!("M1 does not speak its own version"),
             Event::Granted { page } => {
                 if let Lookup::Have(reference) = self.mm.lookup(page)

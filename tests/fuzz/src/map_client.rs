@@ -12,8 +12,13 @@ pub fn run(data: &[u8]) {
     let mut input = Input(data);
     let Some(order) = input.below(10) else { return };
     let mut rows = [Window::default(); 20];
-    let settings =
-        Settings { version: mm_proto::VERSION, window: 1 << order, pages: PAGES, patience: 1_000_000 };
+    let settings = Settings {
+        version: mm_proto::VERSION,
+        window: 1 << order,
+        pages: PAGES,
+        frozen: false,
+        patience: 1_000_000,
+    };
     let mut client = MapClient::new(&mut rows, settings);
     // Requests without an answer, in the order in which they were sent.
     let mut sent: Vec<Request> = Vec::new();

@@ -8,7 +8,7 @@ use mm_proto::{Bitmap, Request, RequestBody, Response, Status};
 
 use crate::{Event, MapClient, Settings, Window};
 
-const SETTINGS: Settings = Settings { version: 1, window: 512, pages: 10_000, patience: 1000 };
+const SETTINGS: Settings = Settings { version: 1, window: 512, pages: 10_000, frozen: false, patience: 1000 };
 
 fn rows(count: usize) -> &'static mut [Window] {
     Box::leak(vec![Window::default(); count].into_boxed_slice())

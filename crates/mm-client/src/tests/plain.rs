@@ -237,3 +237,44 @@ fn what_m1_may_not_say_is_refused_by_name() {
     assert_eq!(client.on_response(&answer), Err(ServerFault::UnknownId(request.id)));
     assert_eq!(client.lookup(65), Lookup::Have(501));
 }
+
+#[test]
+fn a_freeze_goes_step_by_step_and_only_where_both_speak_version_2() {
+    let mut rows = vec![Window::default(); 32];
+    let settings = Settings { version: 2, frozen: true, ..super::SETTINGS };
+    let mut client = MapClient::new(&mut rows, settings);
+    let hello = client.next_request(0).unwrap();
+    let mut answer = Response::bare(hello.id, Status::Ok);
+    answer.page = 512;
+    client.on_response(&answer).unwrap();
+    let listen = client.next_request(0).unwrap();
+    assert_eq!(listen.body, RequestBody::Listen);
+    let ordered = client.on_response(&Response::bare(listen.id, Status::Freeze));
+    assert_eq!(ordered, Ok(Event::FreezeOrdered));
+    let again = client.next_request(0).unwrap();
+    assert_eq!(again.body, RequestBody::Listen, "it listens on");
+
+    let step = client.freeze_step(RequestBody::Freeze { pages: 3 }, 0).unwrap();
+    assert_eq!(client.freeze_step(RequestBody::Freeze { pages: 3 }, 0), Err(AskError::Asked));
+    let pages = [7; mm_proto::CAPTURE_MAX];
+    let answer = Response::bare(step.id, Status::NoRoom).with_captured(&pages);
+    let event = client.on_response(&answer);
+    assert_eq!(event, Ok(Event::FreezeAnswered { status: Status::NoRoom, pages }));
+    assert!(client.freeze_step(RequestBody::Freeze { pages: 3 }, 0).is_ok());
+
+    let frozen = mm_proto::FROZEN_FIRST;
+    assert!(client.ask(frozen + 5, 1, 0).is_ok(), "a page of the frozen part");
+    assert_eq!(client.ask(frozen * 2, 1, 0), Err(AskError::OutOfRange));
+    assert_eq!(client.ask(10_000, 1, 0), Err(AskError::OutOfRange));
+
+    let mut rows = vec![Window::default(); 32];
+    let mut old = MapClient::new(&mut rows, super::SETTINGS);
+    let hello = old.next_request(0).unwrap();
+    let mut answer = Response::bare(hello.id, Status::Ok);
+    answer.page = 512;
+    old.on_response(&answer).unwrap();
+    let listen = old.next_request(0).unwrap();
+    let freeze = old.on_response(&Response::bare(listen.id, Status::Freeze));
+    assert_eq!(freeze, Err(ServerFault::WrongStatus(Status::Freeze)));
+    assert_eq!(old.ask(frozen, 1, 0), Err(AskError::OutOfRange), "not attached to a snapshot");
+}

@@ -69,7 +69,7 @@ impl World {
             return true;
         }
         match this.mm.on_response(&response).expect("M1 broke the protocol") {
-            Event::Ready { .. } | Event::Nothing => {}
+            Event::Ready { .. } | Event::Nothing | Event::FreezeOrdered | Event::FreezeAnswered { .. } => {}
             Event::Unsupported => panic!("our own version was refused"),
             Event::Granted { page } => {
                 this.waiting.remove(&page);

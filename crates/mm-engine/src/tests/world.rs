@@ -77,7 +77,7 @@ impl Ring {
 
 /// A ring whose client says what it likes.
 pub(super) fn silent(id: RingId, volume: VolumeId) -> Ring {
-    let settings = Settings { version: 1, window: 1, pages: 0, patience: 0 };
+    let settings = Settings { version: 1, window: 1, pages: 0, frozen: false, patience: 0 };
     Ring { hostile: true, ..Ring::new(id, volume, MapClient::new(&mut [], settings)) }
 }
 
@@ -184,8 +184,13 @@ impl World {
         for (volume, pages) in volumes {
             let Ok(id) = self.engine.attach(client, *volume) else { continue };
             peer.volumes.insert(volume.0);
-            let settings =
-                Settings { version: mm_proto::VERSION, window, pages: *pages, patience: 1_000_000_000 };
+            let settings = Settings {
+                version: mm_proto::VERSION,
+                window,
+                pages: *pages,
+                frozen: false,
+                patience: 1_000_000_000,
+            };
             let mm = MapClient::new(rows::<Window>(self.shape.rows), settings);
             peer.rings.push(Ring::new(id, *volume, mm));
         }
