@@ -181,8 +181,9 @@ impl M1 {
             return Err(Some(reason));
         }
         if let Some((ring, port, info_page)) = self.devices.published(device.index()) {
+            let pages = self.volumes[volume].pages;
             let (block, mut hands) = self.block_and_hands();
-            block.add(device, info, volume, id, overlay, &mut hands);
+            block.add(device, info, volume, (id, pages), overlay, &mut hands);
             self.backend.accept(device, Some(MapOffer { ring, port, info_page }), Some(offer));
         }
         Ok(())

@@ -64,11 +64,12 @@ fn finish(mut boot: Boot, begun: Begun) -> &'static mut M1 {
         memory.slice(usize::from(config.clients), Slot::EMPTY).unwrap_or_else(|| fatal("memory: devices"));
     let network = network(memory, platform).unwrap_or_else(|| fatal("memory: network"));
 
+    let seed = xen::clock::tsc() ^ boot.clock.unix_ns();
     // A domain of a few MiB serves fewer requests at a time.
     let (rings, jobs) =
         if memory.free_pages() > 4096 { (clients_of(&config).min(256), 512) } else { (32, 64) };
-    let block =
-        BlockMemory::new(memory, clients_of(&config), jobs).unwrap_or_else(|| fatal("memory: block service"));
+    let block = BlockMemory::new(memory, clients_of(&config), jobs, seed)
+        .unwrap_or_else(|| fatal("memory: block service"));
     let window = ring_window(memory, rings << RING_ORDER).unwrap_or_else(|| fatal("memory: ring window"));
 
     let mut volumes = Volumes::new();
@@ -131,7 +132,7 @@ fn finish(mut boot: Boot, begun: Begun) -> &'static mut M1 {
         client_pages: config.quota(references),
         metadata_pages: all_pages.saturating_sub(sizes.frames as u64),
         read_ahead: if config.window == 1 { 1 } else { 64 },
-        seed: xen::clock::tsc() ^ boot.clock.unix_ns(),
+        seed,
         ..Limits::default()
     };
     let mut engine = Engine::new(tables, limits);
@@ -148,7 +149,8 @@ fn finish(mut boot: Boot, begun: Begun) -> &'static mut M1 {
         opened.with(volume, config.overlay_quota, &mut boot.memory)
     });
     let memory_volume = engine.add_volume(MEMORY_PAGES, GroupId(u16::MAX), Sharing::Memory).ok();
-    let block = Block::new(platform, window, block, memory_volume.map(|volume| (volume, MEMORY_PAGES)));
+    let memory_volume = memory_volume.map(|volume| (volume, MEMORY_PAGES));
+    let block = Block::new(platform, window, block, memory_volume, config.memory_quota());
     let timer = boot.hypervisor.evtchn_bind_virq(Virq::Timer).unwrap_or_else(|_| fatal("no timer"));
     boot.events.unmask(timer);
     let lending = Lending { table: boot.grants, frames, mfn_of: &xen_rt::mfn_of, domains, failures: 0 };

@@ -69,6 +69,8 @@ pub struct Config {
     pub store_disk: Option<Name>,
     /// Blocks of 4 KiB that an overlay that is made may hold; `None`: as many as there are.
     pub overlay_quota: Option<u32>,
+    /// Blocks that a device may keep in memory; see [`Config::memory_quota`].
+    pub memory_quota: Option<u32>,
     /// Log level.
     pub log: log::LevelFilter,
     /// What was wrong.
@@ -138,6 +140,7 @@ impl Default for Config {
             store_pages: None,
             store_disk: None,
             overlay_quota: None,
+            memory_quota: None,
             log: log::LevelFilter::Info,
             problems: Vec::new(),
             problems_dropped: 0,
@@ -174,6 +177,12 @@ impl Config {
         self.client_refs.unwrap_or(total / 2).min(total)
     }
 
+    /// Blocks that a device may keep in memory: what holds for an overlay on the store's disk, unless `memory_quota=` says otherwise.
+    #[must_use]
+    pub fn memory_quota(&self) -> Option<u32> {
+        self.memory_quota.or(self.overlay_quota)
+    }
+
     fn option(&mut self, word: &str, default: Share) -> Result<(), Reason> {
         let (key, value) = word.split_once('=').ok_or(Reason::NotKeyValue)?;
         match key {
@@ -208,6 +217,10 @@ impl Config {
             "overlay_quota" => {
                 let mib: u32 = number(value, 1, 1 << 22, "a size in MiB, at least 1")?;
                 self.overlay_quota = Some(mib << 8);
+            }
+            "memory_quota" => {
+                let mib: u32 = number(value, 1, 1 << 22, "a size in MiB, at least 1")?;
+                self.memory_quota = Some(mib << 8);
             }
             "share" => _ = sharing(value)?,
             "log" => {

@@ -79,6 +79,19 @@ impl Faults {
         }
     }
 
+    /// Those that were served out of memory.
+    #[must_use]
+    pub fn found(&self) -> u64 {
+        self.get(FaultKind::GrantResident, FaultResult::Ok)
+            + self.get(FaultKind::CopyResident, FaultResult::Ok)
+    }
+
+    /// Those that were served after a read.
+    #[must_use]
+    pub fn read(&self) -> u64 {
+        self.get(FaultKind::GrantRead, FaultResult::Ok) + self.get(FaultKind::CopyRead, FaultResult::Ok)
+    }
+
     /// Faults that were served through the event channel: everything that ended well.
     #[must_use]
     pub fn served(&self) -> u64 {

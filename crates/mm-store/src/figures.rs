@@ -142,6 +142,12 @@ impl Store<'_> {
         }
     }
 
+    /// Blocks written since the store was opened, as in [`Figures::writes`].
+    #[must_use]
+    pub fn writes(&self) -> u64 {
+        self.counters.writes
+    }
+
     /// Every overlay.
     pub fn overlays(&self) -> impl Iterator<Item = OverlayFigures<'_>> {
         self.overlays.alive().map(|row| OverlayFigures {

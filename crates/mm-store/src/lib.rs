@@ -50,6 +50,7 @@ mod sweep;
 mod table;
 #[cfg(test)]
 mod tests;
+mod unjournaled;
 mod work;
 
 pub use change::{Base, Lifetime};
@@ -65,6 +66,7 @@ pub use recovery::{Reading, Recovery};
 pub use rows::{Row, ZeroRow};
 pub use sizes::{Memory, TableSizes};
 pub use store::{DiskBlock, Found, Live, Place, Store, Verdict};
+pub use unjournaled::{Hidden, NoRoom};
 pub use work::{Command, Ticket};
 
 /// Bytes of a block: of the disk, of an overlay, of a page of M1's memory.

@@ -3,7 +3,7 @@
 use mm_store::OverlayId;
 use xen_drivers::vbdback::DeviceId;
 
-use super::{Block, Over};
+use super::{Block, Over, memory_number};
 use crate::effects::Hands;
 
 impl Block {
@@ -13,7 +13,7 @@ impl Block {
         if let Some(ring) = disk.ring.take() {
             ring.close(self.window);
         }
-        (disk.jobs, disk.pending) = (0, false);
+        (disk.jobs, disk.pending, disk.barred) = (0, false, false);
         for job in self.jobs.iter_mut() {
             if job.as_ref().is_some_and(|job| job.disk == index) {
                 *job = None;
@@ -33,9 +33,10 @@ impl Block {
     pub(crate) fn remove(&mut self, index: usize, hands: &mut Hands<'_>) {
         self.disconnect(index);
         let Some(disk) = self.disks.get_mut(index).and_then(Option::take) else { return };
-        match (disk.over, self.memory) {
-            (Over::Memory(first), Some(volume)) => {
-                hands.engine.forget_range(volume, first..first.saturating_add(self.span));
+        match (disk.over, &mut self.memory) {
+            (Over::Memory(first), Some(memory)) => {
+                hands.engine.forget_range(memory.volume, first..first.saturating_add(self.span));
+                memory.hidden.forget(memory_number(index));
             }
             (Over::Store(overlay), _) => {
                 if let Some(overlays) = &mut hands.overlays {

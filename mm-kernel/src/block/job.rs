@@ -2,6 +2,8 @@
 
 use xen_drivers::blkback::{Request, Status};
 
+use super::barrier::Stage;
+
 /// One request of one disk.
 pub(crate) struct Job {
     /// The disk's place.
@@ -13,6 +15,10 @@ pub(crate) struct Job {
     pub(super) ahead: Option<u64>,
     /// Since when it waits for a frame, if it does.
     pub(super) starved: Option<u64>,
+    /// When it was taken from the ring.
+    pub(super) taken_ns: u64,
+    /// Of a barrier, how far it is.
+    pub(super) stage: Stage,
     /// What tells it from others that were at its place.
     pub(super) serial: u32,
     /// Blocks on their way to the store's disk, or a flush.
@@ -35,8 +41,19 @@ pub(super) enum Step {
 pub(super) struct NoRoom;
 
 impl Job {
-    pub(super) fn new(disk: usize, request: Request, serial: u32) -> Self {
-        Self { disk, request, done: 0, ahead: None, starved: None, serial, on_its_way: 0, failed: false }
+    pub(super) fn new(disk: usize, request: Request, serial: u32, now: u64) -> Self {
+        Self {
+            disk,
+            request,
+            done: 0,
+            ahead: None,
+            starved: None,
+            taken_ns: now,
+            stage: Stage::Drain,
+            serial,
+            on_its_way: 0,
+            failed: false,
+        }
     }
 
     pub(super) fn is_done(&self, piece: usize) -> bool {

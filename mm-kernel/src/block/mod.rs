@@ -4,16 +4,18 @@
 //! the store disk. Requests become [`Job`]s. A job goes through its blocks of 4096 bytes, copies what is in M1's memory between there
 //! and the client's pages, begins to read what is not, and goes on when that has come. Nothing is kept of the client's but its ring.
 
+mod barrier;
 mod close;
+mod figures;
 mod job;
 mod keep;
 mod read;
 mod write;
 
 use mm_engine::{FrameId, VolumeId};
-use mm_store::OverlayId;
+use mm_store::{Hidden, OverlayId, ZeroRow};
 use xen::ForeignPages;
-use xen_drivers::blkback::{BlockRing, OpenError, Request, Status};
+use xen_drivers::blkback::{BlockRing, OpenError, Operation, Status};
 use xen_drivers::vbdback::{BlockFeatures, BlockOffer, BlockRingInfo, DeviceId, Info};
 use xen_drivers::{Frame, Platform};
 use xen_sys::{DomId, Port};
@@ -21,7 +23,10 @@ use xen_sys::{DomId, Port};
 use crate::effects::Hands;
 use crate::overlays::{Asker, Finished};
 use crate::volumes::VolumeFacts;
+use barrier::Part;
+pub(crate) use figures::{ALL_BOUNDS, CLIENT_BOUNDS, KINDS, Requests, Totals};
 use job::{Job, Step};
+use write::InMemory;
 
 /// Requests of one client that are under way at once: the rest wait on its ring.
 const JOBS_OF_ONE: usize = 64;
@@ -43,17 +48,6 @@ pub(crate) enum Over {
     Store(OverlayId),
 }
 
-/// What a disk was asked for, since it was attached.
-#[derive(Clone, Copy, Default, Debug)]
-pub(crate) struct Requests {
-    /// By operation: read, write, flush, discard.
-    pub(crate) by_kind: [u64; 4],
-    /// Answered with an error.
-    pub(crate) errors: u64,
-    pub(crate) read_bytes: u64,
-    pub(crate) written_bytes: u64,
-}
-
 /// A client's disk.
 pub(crate) struct GuestDisk {
     pub(crate) id: DeviceId,
@@ -63,12 +57,18 @@ pub(crate) struct GuestDisk {
     /// The volume's place in the configuration.
     pub(crate) volume: usize,
     base: VolumeId,
+    /// Its blocks, and the disk's.
+    pages: u32,
     over: Over,
+    /// Blocks of it that are only in memory.
+    held: u32,
     ring: Option<BlockRing>,
     /// There may be requests on its ring.
     pending: bool,
     /// Jobs of it.
     jobs: usize,
+    /// One of them is a barrier: nothing more is taken before it is answered.
+    barred: bool,
     /// The block behind the last read: who goes on there reads in sequence.
     next_block: u64,
     pub(crate) requests: Requests,
@@ -78,6 +78,11 @@ impl GuestDisk {
     /// Whether a stock frontend is connected.
     pub(crate) fn is_connected(&self) -> bool {
         self.ring.is_some()
+    }
+
+    /// Bytes that were written over its base and are only in memory; none where nothing is kept there.
+    pub(crate) fn memory_bytes(&self) -> Option<u64> {
+        matches!(self.over, Over::Memory(_)).then(|| u64::from(self.held) * mm_proto::PAGE_SIZE as u64)
     }
 }
 
@@ -93,15 +98,21 @@ pub struct Block {
     jobs: &'static mut [Option<Job>],
     /// Of the last job.
     serial: u32,
-    /// The engine's volume of pages that are only in memory, and how many of its pages each disk has.
-    memory: Option<VolumeId>,
+    /// What is only in memory, and how many pages of its volume each disk has.
+    memory: Option<InMemory>,
     span: u64,
+    /// A disk may have requests on its ring.
+    knocked: bool,
+    /// A disk has some that there was no room for.
+    held_back: bool,
     /// Something has happened for which a job may have waited.
     awake: bool,
     /// A job waits for a frame.
     pub(crate) starved: bool,
     /// Rings that broke the rules.
     pub(crate) ring_faults: u64,
+    /// Of all disks that there ever were.
+    totals: Totals,
 }
 
 /// What [`Block::new`] needs of M1's memory.
@@ -111,12 +122,21 @@ pub struct BlockMemory {
     pub(crate) jobs: &'static mut [Option<Job>],
     pub(crate) scratch: Frame,
     pub(crate) zero: Frame,
+    /// Blocks that read as zeroes, of what is only in memory.
+    pub(crate) hidden: Hidden<'static>,
 }
 
 impl BlockMemory {
-    /// Takes it at boot; nothing if there is not as much.
+    /// Takes it at boot; nothing if there is not as much. `seed` is secret.
     #[must_use]
-    pub fn new(memory: &mut xen_rt::BootMemory, devices: usize, jobs: usize) -> Option<Self> {
+    pub fn new(memory: &mut xen_rt::BootMemory, devices: usize, jobs: usize, seed: u64) -> Option<Self> {
+        // A row for each 64 KiB, 24 bytes of memory.
+        let rows = if memory.free_pages() > 4096 { 4096 } else { 256 };
+        let hidden = Hidden::new(
+            memory.slice_with(rows, |_| ZeroRow::default())?,
+            memory.slice(Hidden::buckets(rows), 0)?,
+            seed,
+        );
         let (scratch, zero) = (memory.page()?, memory.page()?);
         let frame = |words| Frame { words, mfn: xen_rt::mfn_of(words) };
         Some(Self {
@@ -124,24 +144,27 @@ impl BlockMemory {
             jobs: memory.slice_with(jobs, |_| None)?,
             scratch: frame(scratch),
             zero: frame(zero),
+            hidden,
         })
     }
 }
 
 impl Block {
-    /// No disks yet. `memory` is a volume of the engine's for what is only in memory, of so many pages.
+    /// No disks yet. `memory` is a volume of the engine's for what is only in memory, of so many pages; no disk may have more than
+    /// `quota` of it.
     #[must_use]
     pub fn new(
         platform: Platform,
         window: &'static mut dyn ForeignPages,
         memory: BlockMemory,
         volume: Option<(VolumeId, u64)>,
+        quota: Option<u32>,
     ) -> Self {
-        let BlockMemory { disks, jobs, scratch, zero } = memory;
+        let BlockMemory { disks, jobs, scratch, zero, hidden } = memory;
         zero.words.zero();
         let span =
             volume.map_or(0, |(_, pages)| pages) / u64::try_from(disks.len()).unwrap_or(u64::MAX).max(1);
-        let memory = volume.map(|(id, _)| id);
+        let memory = volume.map(|(volume, _)| InMemory { volume, hidden, quota: quota.unwrap_or(u32::MAX) });
         Self {
             platform,
             window,
@@ -152,16 +175,19 @@ impl Block {
             serial: 0,
             memory,
             span,
+            knocked: false,
+            held_back: false,
             awake: false,
             starved: false,
             ring_faults: 0,
+            totals: Totals::NONE,
         }
     }
 
     /// What a device of this volume offers stock frontends; `None` where nothing can be written over it that should.
     pub(crate) fn offer(&self, volume: &VolumeFacts, info: &Info, overlay: bool) -> Option<BlockOffer> {
         let Info { read_only, discard, .. } = *info;
-        let writable = BlockFeatures { barrier: false, discard, ..BlockFeatures::ALL };
+        let writable = BlockFeatures { discard, ..BlockFeatures::ALL };
         let features = if read_only { BlockFeatures::READ } else { writable };
         let fits = read_only || overlay || self.memory.is_some() && volume.pages <= self.span;
         fits.then_some(BlockOffer {
@@ -178,7 +204,7 @@ impl Block {
         id: DeviceId,
         info: &Info,
         volume: usize,
-        base: VolumeId,
+        (base, pages): (VolumeId, u64),
         overlay: Option<OverlayId>,
         hands: &mut Hands<'_>,
     ) {
@@ -200,12 +226,16 @@ impl Block {
                 devid: info.devid,
                 volume,
                 base,
+                // As many as a volume of the engine's can have.
+                pages: u32::try_from(pages).unwrap_or(u32::MAX),
                 over,
+                held: 0,
                 ring: None,
                 pending: false,
                 jobs: 0,
+                barred: false,
                 next_block: 0,
-                requests: Requests::default(),
+                requests: Requests::NONE,
             });
         }
     }
@@ -229,6 +259,7 @@ impl Block {
             before.close(self.window);
         }
         disk.pending = true;
+        self.knocked = true;
         Ok(())
     }
 
@@ -236,7 +267,9 @@ impl Block {
     pub(crate) fn raise(&mut self, port: Port) -> bool {
         let of = |disk: &&mut GuestDisk| disk.ring.as_ref().is_some_and(|ring| ring.port() == port);
         let disk = self.disks.iter_mut().flatten().find(of);
-        disk.map(|disk| disk.pending = true).is_some()
+        let found = disk.map(|disk| disk.pending = true).is_some();
+        self.knocked |= found;
+        found
     }
 
     /// Something that jobs may wait for has happened.
@@ -256,6 +289,24 @@ impl Block {
         }
     }
 
+    /// What was counted of all disks that there ever were.
+    pub(crate) fn totals(&self) -> &Totals {
+        &self.totals
+    }
+
+    /// Rows in use, and all, that remember which blocks in memory read as zeroes.
+    pub(crate) fn hidden_rows(&self) -> (u32, u32) {
+        self.memory.as_ref().map_or((0, 0), |memory| memory.hidden.rows())
+    }
+
+    /// No disk may keep more blocks in memory than this from now on.
+    #[cfg(test)]
+    pub(crate) fn limit_memory(&mut self, blocks: u32) {
+        if let Some(memory) = &mut self.memory {
+            memory.quota = blocks;
+        }
+    }
+
     /// All disks.
     pub(crate) fn disks(&self) -> impl Iterator<Item = &GuestDisk> {
         self.disks.iter().flatten()
@@ -266,18 +317,24 @@ impl Block {
     pub(crate) fn turn(&mut self, hands: &mut Hands<'_>, now: u64) -> (Option<usize>, bool) {
         let mut broken = None;
         let mut more = false;
-        for index in 0..self.disks.len() {
-            match self.take(index) {
-                Ok(left) => more |= left,
-                Err(()) => broken = Some(index),
+        if core::mem::take(&mut self.knocked) {
+            for index in 0..self.disks.len() {
+                match self.take(index, now) {
+                    Ok(left) => self.knocked |= left,
+                    Err(()) => broken = Some(index),
+                }
             }
         }
         if self.awake || self.starved {
             (self.awake, self.starved) = (false, false);
+            let mut answered = false;
             for number in 0..self.jobs.len() {
                 let Some(mut job) = self.jobs[number].take() else { continue };
                 match self.step(number, &mut job, hands, now) {
-                    Step::Done(status) => self.answer(&job, status),
+                    Step::Done(status) => {
+                        self.answer(&job, status, hands.clock.now_ns());
+                        answered = true;
+                    }
                     Step::Again => {
                         (self.awake, more) = (true, true);
                         self.jobs[number] = Some(job);
@@ -290,24 +347,29 @@ impl Block {
                     let _ = ring.publish();
                 }
             }
+            // There is room for what was left on a ring.
+            if answered && core::mem::take(&mut self.held_back) {
+                self.knocked = true;
+            }
         }
-        (broken, more)
+        (broken, more || self.knocked || self.awake)
     }
 
     /// Takes requests of one disk, as far as there is room. True if there may be more that fit.
-    fn take(&mut self, index: usize) -> Result<bool, ()> {
+    fn take(&mut self, index: usize, now: u64) -> Result<bool, ()> {
         let Some(disk) = self.disks[index].as_mut().filter(|disk| disk.pending) else { return Ok(false) };
         let Some(ring) = &mut disk.ring else { return Ok(false) };
         let mut free = 0;
-        while disk.jobs < JOBS_OF_ONE {
-            let Some(place) = self.jobs[free..].iter().position(Option::is_none) else { return Ok(false) };
+        while disk.jobs < JOBS_OF_ONE && !disk.barred {
+            let Some(place) = self.jobs[free..].iter().position(Option::is_none) else { break };
             free += place;
             match ring.pop() {
                 Ok(Some(request)) => {
-                    disk.requests.count(&request);
+                    disk.requests.taken(&request, &mut self.totals);
                     disk.jobs += 1;
+                    disk.barred = request.operation == Operation::Barrier;
                     self.serial = self.serial.wrapping_add(1);
-                    self.jobs[free] = Some(Job::new(index, request, self.serial));
+                    self.jobs[free] = Some(Job::new(index, request, self.serial, now));
                     self.awake = true;
                 }
                 Ok(None) => {
@@ -324,28 +386,35 @@ impl Block {
                 }
             }
         }
+        self.held_back = true;
         Ok(false)
     }
 
     /// One step of a job.
     fn step(&mut self, number: usize, job: &mut Job, hands: &mut Hands<'_>, now: u64) -> Step {
-        use xen_drivers::blkback::Operation;
         let Some(disk) = self.disks.get_mut(job.disk).and_then(Option::as_mut) else {
             return Step::Done(Status::Error);
         };
         let asker = Asker { job: u16::try_from(number).unwrap_or(u16::MAX), serial: job.serial };
-        let stepped = match (job.request.operation, disk.over) {
-            (Operation::Read, _) => read::step(job, disk, self.memory, self.zero, self.platform, hands),
-            (Operation::Write, Over::Store(overlay)) => {
-                keep::write(job, disk, overlay, asker, self.platform, hands)
+        let stepped = match job.request.operation {
+            Operation::Read => {
+                let (memory, zero) = (self.memory.as_ref(), self.zero);
+                read::step(job, disk, memory, zero, self.platform, &mut self.totals, hands)
             }
-            (Operation::Discard, Over::Store(overlay)) => keep::discard(job, overlay, hands),
-            (Operation::Flush, Over::Store(_)) => keep::flush(job, asker, hands),
-            (Operation::Write, _) => write::step(job, disk, self.memory, self.platform, hands),
-            (Operation::Discard, _) => write::discard(job, disk, self.memory, hands),
-            // What is only in memory promises no more than that.
-            (Operation::Flush, _) => Ok(Step::Done(Status::Okay)),
-            (Operation::Barrier, _) => Ok(Step::Done(Status::Unsupported)),
+            Operation::Discard => match disk.over {
+                Over::Store(overlay) => keep::discard(job, overlay, hands),
+                _ => write::discard(job, disk, self.memory.as_mut(), hands),
+            },
+            Operation::Write => write_to(job, disk, self.memory.as_mut(), asker, self.platform, hands),
+            Operation::Flush => flush(job, disk, asker, hands),
+            Operation::Barrier => {
+                let stepped = match job.stage.part(disk.jobs == 1) {
+                    Part::Wait => Ok(Step::Wait),
+                    Part::Flush => flush(job, disk, asker, hands),
+                    Part::Write => write_to(job, disk, self.memory.as_mut(), asker, self.platform, hands),
+                };
+                barrier::stepped(job, stepped)
+            }
         };
         match stepped {
             Ok(step) => {
@@ -365,12 +434,18 @@ impl Block {
         }
     }
 
-    fn answer(&mut self, job: &Job, status: Status) {
+    fn answer(&mut self, job: &Job, status: Status, now: u64) {
         let Some(disk) = self.disks.get_mut(job.disk).and_then(Option::as_mut) else { return };
         disk.jobs = disk.jobs.saturating_sub(1);
+        if job.request.operation == Operation::Barrier {
+            disk.barred = false;
+        }
+        // One that waits for the others.
+        self.awake |= disk.barred && disk.jobs == 1;
         // It may have stopped taking requests for want of a place.
         disk.pending = true;
-        disk.requests.errors += u64::from(status != Status::Okay);
+        let took = now.saturating_sub(job.taken_ns);
+        disk.requests.answered(&job.request, status == Status::Okay, took, &mut self.totals);
         if let Some(ring) = &mut disk.ring
             && ring.complete(job.request.tag, status).is_err()
         {
@@ -379,27 +454,35 @@ impl Block {
     }
 }
 
-impl Requests {
-    fn count(&mut self, request: &Request) {
-        use xen_drivers::blkback::Operation;
-        let bytes = request.sectors * 512;
-        let kind = match request.operation {
-            Operation::Read => {
-                self.read_bytes += bytes;
-                0
-            }
-            Operation::Write => {
-                self.written_bytes += bytes;
-                1
-            }
-            Operation::Flush | Operation::Barrier => 2,
-            Operation::Discard => 3,
-        };
-        self.by_kind[kind] += 1;
+/// Writes to wherever the disk keeps what is written.
+fn write_to(
+    job: &mut Job,
+    disk: &mut GuestDisk,
+    memory: Option<&mut InMemory>,
+    asker: Asker,
+    platform: Platform,
+    hands: &mut Hands<'_>,
+) -> Result<Step, job::NoRoom> {
+    match disk.over {
+        Over::Store(overlay) => keep::write(job, disk, overlay, asker, platform, hands),
+        _ => write::step(job, disk, memory, platform, hands),
+    }
+}
+
+fn flush(job: &mut Job, disk: &GuestDisk, asker: Asker, hands: &mut Hands<'_>) -> Result<Step, job::NoRoom> {
+    match disk.over {
+        Over::Store(_) => keep::flush(job, asker, hands),
+        // What is only in memory promises no more than that.
+        _ => Ok(Step::Done(Status::Okay)),
     }
 }
 
 /// The words and the number of a frame of the store's, as the drivers have them.
 fn frame_of(hands: &Hands<'_>, frame: FrameId) -> Option<Frame> {
     hands.lending.frame(frame).map(|(words, mfn)| Frame { words, mfn })
+}
+
+/// What a disk is called among those that are in memory: its place.
+fn memory_number(index: usize) -> u16 {
+    u16::try_from(index).unwrap_or(u16::MAX)
 }

@@ -7,7 +7,8 @@ use xen_drivers::blkback::{Copies, Status};
 use xen_drivers::{Frame, Platform};
 
 use super::job::{Job, NoRoom, Step};
-use super::{GuestDisk, Over, frame_of};
+use super::write::InMemory;
+use super::{GuestDisk, Over, Totals, frame_of, memory_number};
 use crate::effects::Hands;
 
 /// Pages that are read ahead of who reads in sequence.
@@ -33,7 +34,7 @@ pub(super) enum Located {
 /// Where the disk's block is to be read.
 pub(super) fn locate(
     disk: &GuestDisk,
-    memory: Option<VolumeId>,
+    memory: Option<&InMemory>,
     block: u64,
     hands: &mut Hands<'_>,
 ) -> Located {
@@ -41,9 +42,19 @@ pub(super) fn locate(
     match disk.over {
         Over::Nothing => Located::At(base),
         Over::Memory(first) => {
-            let over = memory.map(|volume| Source { volume, page: first + block });
-            let written = over.filter(|over| hands.engine.resident(over.volume, over.page).is_some());
-            Located::At(written.unwrap_or(base))
+            let Some(memory) = memory else { return Located::At(base) };
+            let over = Source { volume: memory.volume, page: first + block };
+            let hidden = || {
+                let number = memory_number(disk.id.index());
+                u32::try_from(block).is_ok_and(|block| memory.hidden.contains(number, block))
+            };
+            if hands.engine.resident(over.volume, over.page).is_some() {
+                Located::At(over)
+            } else if hidden() {
+                Located::Zero
+            } else {
+                Located::At(base)
+            }
         }
         Over::Store(overlay) => {
             let (Some(overlays), Ok(block)) = (&hands.overlays, u32::try_from(block)) else {
@@ -84,13 +95,16 @@ pub(super) fn fetch(source: Source, ahead: u64, hands: &mut Hands<'_>) -> Wanted
 pub(super) fn step(
     job: &mut Job,
     disk: &mut GuestDisk,
-    memory: Option<VolumeId>,
+    memory: Option<&InMemory>,
     zero: Frame,
     platform: Platform,
+    totals: &mut Totals,
     hands: &mut Hands<'_>,
 ) -> Result<Step, NoRoom> {
     let request = job.request;
     let blocks = request.blocks();
+    // What is looked for again after a wait was counted the first time.
+    let first = job.ahead.is_none();
     let ahead = *job.ahead.get_or_insert(if blocks.start == disk.next_block { AHEAD } else { 0 });
     disk.next_block = blocks.end;
     // First everything that is not there is asked for.
@@ -101,7 +115,11 @@ pub(super) fn step(
             Located::Zero => continue,
             Located::Nowhere => return Ok(Step::Done(Status::Error)),
         };
-        if hands.engine.resident(source.volume, source.page).is_some() {
+        let there = hands.engine.resident(source.volume, source.page).is_some();
+        if first {
+            totals.looked(there);
+        }
+        if there {
             continue;
         }
         let follow = behind(disk, source, piece.disk_page, blocks.end, hands);

@@ -11,7 +11,7 @@ mod reads;
 mod writes;
 
 use mm_engine::{FrameId, Read, VolumeId};
-use mm_store::{Page, Place, Store, Ticket};
+use mm_store::{DeleteRefused, Page, Place, Store, Ticket};
 use xen_drivers::Frame;
 use xen_drivers::blkfront::{BlkFront, MAX_PAGES, MAX_REQUESTS};
 use xenstore::{Client, Message};
@@ -27,7 +27,9 @@ const WRITES: usize = 16;
 /// Runs that wait for that.
 const WAITING: usize = 48;
 /// The store's own blocks on their way.
-const META: usize = 6;
+pub(crate) const META: usize = 6;
+/// Flushes under way that are remembered, to say how much is durable.
+const FLUSHES: usize = 64;
 /// What nobody asked to be durable is made so after this time at most, and when its client goes.
 const FLUSH_NS: u64 = 5_000_000_000;
 /// Whose flush that is: nobody's.
@@ -81,6 +83,10 @@ pub struct Overlays {
     closing: heapless::Vec<mm_store::OverlayId, CLOSING>,
     /// When everything was last made durable unasked.
     flushed_ns: u64,
+    /// Flushes under way, with how many blocks had been written when each was asked for.
+    flushing: heapless::Deque<(u64, u64), FLUSHES>,
+    /// Blocks written that are durable: those before the last flush that is done.
+    flushed_writes: u64,
     /// Most blocks of an overlay that is made.
     pub(crate) quota: Option<u32>,
     /// How long opening took.
@@ -101,6 +107,12 @@ impl Overlays {
     /// Events to hear before sleeping. True: there is something already.
     pub(crate) fn look_again(&mut self) -> bool {
         self.front.look_again()
+    }
+
+    /// Whether its disk has a backend.
+    #[cfg(test)]
+    pub(crate) fn is_connected(&self) -> bool {
+        self.front.health() == xen_drivers::blkfront::Health::Connected
     }
 
     /// Whether something is under way, so that waiting for it makes sense.
@@ -131,6 +143,7 @@ impl Overlays {
         self.work();
         while let Some((token, result)) = self.store.flushed() {
             any = true;
+            self.note_flushed(token, result.is_ok());
             self.finish(Finished { asker: io::asker(token), blocks: 0, good: result.is_ok() });
         }
         self.close_late();
@@ -142,6 +155,38 @@ impl Overlays {
     fn flush_unasked(&mut self, now: u64) {
         self.flushed_ns = now;
         let _ = self.flush(NOBODY);
+    }
+
+    fn note_flushed(&mut self, token: u64, good: bool) {
+        if !self.flushing.iter().any(|(asked, _)| *asked == token) {
+            return;
+        }
+        // They end in the order in which they were asked for.
+        while let Some((asked, writes)) = self.flushing.pop_front() {
+            if good {
+                self.flushed_writes = self.flushed_writes.max(writes);
+            }
+            if asked == token {
+                break;
+            }
+        }
+    }
+
+    /// Blocks that clients wrote and that are durable by now: at least so many.
+    pub(crate) fn flushed_writes(&self) -> u64 {
+        // Nothing was written since, or what was is durable all the same.
+        if self.store.is_durable() { self.store.writes() } else { self.flushed_writes }
+    }
+
+    /// Deletes an overlay: `overlay-rm`. Its name is free at once, and its blocks are when that is durable and swept, a bounded piece
+    /// in each turn.
+    ///
+    /// # Errors
+    /// [`DeleteRefused`]: a device has it, or had it and something of it is still on its way; there is none of this name; the store cannot
+    /// take it now.
+    pub fn delete(&mut self, name: &str) -> Result<(), DeleteRefused> {
+        let overlay = self.store.find(name).ok_or(DeleteRefused::Unknown)?;
+        self.store.delete(overlay)
     }
 
     /// What has ended for a job.

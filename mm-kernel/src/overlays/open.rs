@@ -221,13 +221,13 @@ fn read(
 
 /// An open store that the engine does not know yet.
 pub(crate) struct Opened {
-    front: &'static mut BlkFront,
-    store: &'static mut Store<'static>,
-    page: &'static mut Page,
-    meta_frames: [Frame; META],
+    pub(crate) front: &'static mut BlkFront,
+    pub(crate) store: &'static mut Store<'static>,
+    pub(crate) page: &'static mut Page,
+    pub(crate) meta_frames: [Frame; META],
     /// Blocks of its disk.
     pub(crate) blocks: u64,
-    recovery_ns: u64,
+    pub(crate) recovery_ns: u64,
 }
 
 impl Opened {
@@ -239,8 +239,13 @@ impl Opened {
         quota: Option<u32>,
         memory: &mut BootMemory,
     ) -> Option<&'static mut Overlays> {
+        memory.place(self.over(volume, quota))
+    }
+
+    /// The same, not yet at its place.
+    pub(crate) fn over(self, volume: VolumeId, quota: Option<u32>) -> Overlays {
         let Self { front, store, page, meta_frames, recovery_ns, .. } = self;
-        memory.place(Overlays {
+        Overlays {
             front,
             store,
             volume,
@@ -254,9 +259,11 @@ impl Opened {
             finished: heapless::Deque::new(),
             closing: heapless::Vec::new(),
             flushed_ns: 0,
+            flushing: heapless::Deque::new(),
+            flushed_writes: 0,
             quota,
             recovery_ns,
-        })
+        }
     }
 }
 

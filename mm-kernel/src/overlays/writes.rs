@@ -39,7 +39,11 @@ impl Overlays {
     /// # Errors
     /// Too many flushes wait.
     pub(crate) fn flush(&mut self, asker: Asker) -> Result<(), mm_store::FlushRefused> {
-        self.store.flush(io::token(asker))
+        let (token, writes) = (io::token(asker), self.store.writes());
+        self.store.flush(token)?;
+        // One that is not noted is durable with the next.
+        let _ = self.flushing.push_back((token, writes));
+        Ok(())
     }
 
     fn runs(&self) -> impl Iterator<Item = &Run> {

@@ -243,3 +243,56 @@ fn the_parser_of_these_tests_finds_what_is_wrong() {
         assert!(std::panic::catch_unwind(|| parse(bad)).is_err(), "{bad}");
     }
 }
+
+#[test]
+fn requests_of_stock_guests_are_counted_by_operation_and_by_client() {
+    use xen_sys::blkif::op;
+
+    let mut world = World::new("volume=base:xvda store_disk=xvdb overlay_quota=2 clients=4", STORE);
+    let keeps = world.stock("base+mine", "w");
+    let plain = world.stock("base", "w");
+    for block in 0..3 {
+        world.write_block(keeps, block, 7);
+        world.write_block(plain, block, 8);
+    }
+    assert!(world.shows_base(keeps, 40, 0));
+    assert!(world.shows_base(plain, 40, 0));
+    world.write_block(plain, 1, 0);
+    let text = world.render(Page::Metrics);
+    let families = parse(&text);
+    let count = |labels: &str| {
+        let name = "m1_block_request_seconds";
+        families[name].samples[&std::format!("{name}_count{{operation=\"{labels}\"}}")]
+    };
+    assert_eq!(["read", "write", "flush", "discard"].map(count), [2.0, 7.0, 0.0, 0.0]);
+    assert_eq!(value(&families, "m1_block_bytes_total", "direction=\"write\""), bytes(7));
+    assert_eq!(value(&families, "m1_cache_misses_total", "service=\"block\""), 1.0);
+    assert_eq!(value(&families, "m1_cache_hits_total", "service=\"block\""), 1.0, "the other had read it");
+    let id = world.stocks[plain].domain.id().0;
+    let of = |name: &str, rest: &str| {
+        value(&families, name, &std::format!("domid=\"{id}\",devid=\"{XVDA}\"{rest}"))
+    };
+    assert_eq!(of("m1_client_overlay_memory_bytes", ""), bytes(2), "one block is of zeroes");
+    assert_eq!(of("m1_client_block_bytes_total", ",direction=\"read\""), bytes(1));
+    let times = &families["m1_client_block_request_seconds"].samples;
+    let key = |operation| {
+        std::format!(
+            "m1_client_block_request_seconds_count{{domid=\"{id}\",devid=\"{XVDA}\",operation=\"{operation}\"}}"
+        )
+    };
+    assert_eq!((times[&key("write")], times[&key("read")], times.get(&key("flush"))), (4.0, 1.0, None));
+    assert_eq!(value(&families, "m1_block_zero_rows", "state=\"used\""), 1.0);
+    // What is kept: written, and durable once it is flushed.
+    assert_eq!(value(&families, "m1_overlay_bytes", "overlay=\"mine\""), bytes(3));
+    assert_eq!(value(&families, "m1_overlay_quota_bytes", "overlay=\"mine\""), bytes(512));
+    let kept = |families: &Exposition| {
+        ["written_bytes_total", "flushed_bytes_total", "dirty_bytes"]
+            .map(|name| value(families, &std::format!("m1_store_{name}"), ""))
+    };
+    assert_eq!(kept(&families), [bytes(3), 0.0, bytes(3)]);
+    world.ask(keeps, op::FLUSH_DISKCACHE, 0, &[]);
+    world.write_block(keeps, 5, 7);
+    let families = parse(&world.render(Page::Metrics));
+    assert_eq!(kept(&families), [bytes(4), bytes(3), bytes(1)]);
+    assert_eq!(value(&families, "m1_store_recovery_seconds", ""), 0.005);
+}

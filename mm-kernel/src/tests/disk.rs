@@ -10,7 +10,7 @@ use xen_ring::Back;
 use xenstore::fake::FakeXenstored;
 
 /// Words of a page.
-const WORDS: usize = 1024;
+pub(crate) const WORDS: usize = 1024;
 
 /// What the disk holds: no two words of all disks are the same, so no two pages are.
 pub(crate) fn word(disk: u32, page: u64, index: usize) -> u32 {
@@ -29,6 +29,10 @@ pub(crate) struct Disk {
     pub(crate) stalled: bool,
     /// Pages read so far.
     pub(crate) reads: Vec<u64>,
+    /// What it holds, if it can be written.
+    pub(crate) blocks: Option<Vec<[u32; WORDS]>>,
+    /// Requests so far to one that can be written: code (`io/blkif.h`), page.
+    pub(crate) asked: Vec<(u8, u64)>,
 }
 
 impl Disk {
@@ -41,13 +45,52 @@ impl Disk {
         devid: u32,
         pages: u64,
     ) -> Self {
-        store.add_vbd(dom0.0, m1.0, devid, "/dev/base", "r");
-        let disk =
-            Self { number, pages, devid, ring: None, bad: BTreeSet::new(), stalled: true, reads: Vec::new() };
+        Self::made(store, dom0, m1, number, devid, pages, None)
+    }
+
+    /// One that can be written, and holds these blocks.
+    pub(crate) fn writable(
+        store: &mut FakeXenstored,
+        dom0: DomId,
+        m1: DomId,
+        devid: u32,
+        blocks: Vec<[u32; WORDS]>,
+    ) -> Self {
+        let pages = blocks.len() as u64;
+        let mut disk = Self::made(store, dom0, m1, 63, devid, pages, Some(blocks));
+        disk.stalled = false;
+        disk
+    }
+
+    fn made(
+        store: &mut FakeXenstored,
+        dom0: DomId,
+        m1: DomId,
+        number: u32,
+        devid: u32,
+        pages: u64,
+        blocks: Option<Vec<[u32; WORDS]>>,
+    ) -> Self {
+        let (mode, info) = if blocks.is_some() { ("w", "0") } else { ("r", "4") };
+        store.add_vbd(dom0.0, m1.0, devid, "/dev/base", mode);
+        let disk = Self {
+            number,
+            pages,
+            devid,
+            ring: None,
+            bad: BTreeSet::new(),
+            stalled: true,
+            reads: Vec::new(),
+            blocks,
+            asked: Vec::new(),
+        };
         let back = disk.back(dom0, m1);
-        for (key, value) in
-            [("sectors", (pages * 8).to_string().as_str()), ("sector-size", "512"), ("info", "4")]
-        {
+        for (key, value) in [
+            ("sectors", (pages * 8).to_string().as_str()),
+            ("sector-size", "512"),
+            ("info", info),
+            ("feature-flush-cache", "1"),
+        ] {
             store.set(&std::format!("{back}/{key}"), value);
         }
         store.set(&std::format!("{back}/state"), "2");
@@ -118,8 +161,11 @@ impl Disk {
 
     fn answer(&mut self, words: &[u32; 28], dom0: &FakeDomain, m1: DomId) -> [u32; 4] {
         let [operation, segments, ..] = words[0].to_le_bytes();
-        assert_eq!(operation, 0, "M1 only reads its volumes");
+        assert!(operation == 0 || self.blocks.is_some(), "M1 only reads its volumes");
         let first = (u64::from(words[4]) | u64::from(words[5]) << 32) / 8;
+        if self.blocks.is_some() {
+            self.asked.push((operation, first));
+        }
         let mut status = 0_u32;
         for (page, segment) in (first..).zip(words[6..].chunks(2).take(usize::from(segments))) {
             assert!(page < self.pages, "beyond the disk's end");
@@ -128,12 +174,18 @@ impl Disk {
                 status = 0xffff;
                 continue;
             }
-            let to = dom0.map(m1, GrantRef(segment[0]), Access::ReadWrite).expect("M1 granted its page");
+            let access = if operation == 1 { Access::ReadOnly } else { Access::ReadWrite };
+            let to = dom0.map(m1, GrantRef(segment[0]), access).expect("M1 granted its page");
+            let place = usize::try_from(page).expect("a small disk");
             for index in 0..WORDS {
-                to.words().store(index, word(self.number, page, index));
+                match &mut self.blocks {
+                    Some(blocks) if operation == 1 => blocks[place][index] = to.words().load(index),
+                    Some(blocks) => to.words().store(index, blocks[place][index]),
+                    None => to.words().store(index, word(self.number, page, index)),
+                }
             }
             dom0.unmap(to).expect("mapped just now");
         }
-        [words[2], words[3], status << 16, 0]
+        [words[2], words[3], status << 16 | u32::from(operation), 0]
     }
 }

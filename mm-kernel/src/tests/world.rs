@@ -6,10 +6,12 @@ use std::vec::Vec;
 
 use mm_engine::{Engine, Figures, GroupId, Limits, Sharing, TableSizes, Tables};
 use mm_http::HttpStats;
+use mm_store::Hidden;
 use xen::console::Console;
 use xen::fake::{FakeDomain, FakeWindow, FakeXen};
 use xen::grant::RefPool;
 use xen::{DomId, GrantRef, Hypervisor, PageWords, Port, Virq};
+use xen_drivers::blkfront::BlkFront;
 use xen_drivers::netfront::NetFront;
 use xen_drivers::vbdback::{SETTLE_NS, Slot, VbdBackend};
 use xen_drivers::{Frame, Platform};
@@ -18,6 +20,8 @@ use xenstore::fake::{FakeXenstored, Flavour};
 
 use super::client::{Client, Published};
 use super::disk::Disk;
+use super::stock::Stock;
+use super::store_disk;
 use crate::block::{Block, BlockMemory};
 use crate::config::Config;
 use crate::devices::{DeviceMemory, Devices, NOBODY};
@@ -33,6 +37,8 @@ pub(crate) const XVDA: u32 = 51712;
 pub(crate) const PAGES: u64 = 64;
 /// Grant frames of M1's: what is above the drivers' references is the engine's.
 const GRANT_FRAMES: u32 = 6;
+/// Rows for blocks in memory that read as zeroes.
+pub(crate) const HIDDEN: usize = 4;
 /// Pages of M1's memory that are not in the store.
 pub(crate) const METADATA: u64 = 50;
 
@@ -44,7 +50,10 @@ pub(crate) struct World {
     pub(crate) domain: FakeDomain,
     dom0: FakeDomain,
     pub(crate) disks: Vec<Disk>,
+    /// The disk of `store_disk=`.
+    pub(crate) store_disk: Option<Disk>,
     pub(crate) clients: Vec<Client>,
+    pub(crate) stocks: Vec<Stock>,
 }
 
 /// Where M1 stands when nobody is there: everything that a client's coming and going must leave as it was.
@@ -98,10 +107,34 @@ impl World {
                 Disk::new(&mut store, dom0.id(), domain.id(), number, devid, PAGES)
             })
             .collect();
+        let store_disk = config.store_disk.as_ref().map(|device| {
+            let devid = disks::devid(device).expect("a device");
+            Disk::writable(&mut store, dom0.id(), domain.id(), devid, store_disk::formatted())
+        });
         let m1 = build(config, &domain, dom0.id(), page, frames);
-        let mut world = Self { xen, store, m1, domain, dom0, disks, clients: Vec::new() };
+        let (clients, stocks) = (Vec::new(), Vec::new());
+        let mut world = Self { xen, store, m1, domain, dom0, disks, store_disk, clients, stocks };
+        world.connect_store();
         world.run();
         world
+    }
+
+    /// What M1 does at boot, before anything else: it waits for its store's disk.
+    fn connect_store(&mut self) {
+        let (Some(overlays), Some(disk)) = (&mut self.m1.overlays, &mut self.store_disk) else { return };
+        for _ in 0..100 {
+            while let Ok(Some(incoming)) = self.m1.xenstore.poll() {
+                let _ = overlays.on_message(&incoming.message);
+            }
+            overlays.advance(&mut self.m1.xenstore.client, self.m1.clock.now_ns());
+            let _ = self.m1.xenstore.flush();
+            let _ = self.store.run();
+            let _ = disk.serve(&mut self.store, &self.dom0, self.domain.id());
+            if overlays.is_connected() {
+                return;
+            }
+        }
+        panic!("the store's disk never connects");
     }
 
     /// Lets everybody run until nothing moves.
@@ -110,7 +143,7 @@ impl World {
         for _ in 0..20_000 {
             let mut moved = self.m1.turn();
             moved |= self.store.run();
-            for disk in &mut self.disks {
+            for disk in self.disks.iter_mut().chain(&mut self.store_disk) {
                 moved |= disk.serve(&mut self.store, &self.dom0, self.domain.id());
             }
             for client in &mut self.clients {
@@ -134,15 +167,23 @@ impl World {
 
     /// `xl create` up to the device: a new domain with `target=`.
     pub(crate) fn create(&mut self, target: &str) -> FakeDomain {
+        self.create_with(target, "r")
+    }
+
+    pub(crate) fn create_with(&mut self, target: &str, mode: &str) -> FakeDomain {
         let domain = self.xen.domain(256, 2);
         let page = domain.pages(1).first().expect("one");
         self.store.introduce(domain.id().0, page);
-        self.add_device(domain.id(), XVDA, target);
+        self.add_device_with(domain.id(), XVDA, target, mode);
         domain
     }
 
     pub(crate) fn add_device(&mut self, client: DomId, devid: u32, target: &str) {
-        self.store.add_vbd(self.domain.id().0, client.0, devid, target, "r");
+        self.add_device_with(client, devid, target, "r");
+    }
+
+    pub(crate) fn add_device_with(&mut self, client: DomId, devid: u32, target: &str, mode: &str) {
+        self.store.add_vbd(self.domain.id().0, client.0, devid, target, mode);
         self.pass(2 * SETTLE_NS);
     }
 
@@ -353,11 +394,18 @@ fn build(
         jobs: slice(32, |_| None),
         scratch: frame(0),
         zero: frame(0),
+        hidden: Hidden::new(rows(HIDDEN), rows(Hidden::buckets(HIDDEN)), 3),
     };
     let window = Box::leak(Box::new(FakeWindow::new(domain, 16)));
+    let overlays = config.store_disk.as_ref().map(|device| {
+        let devid = disks::devid(device).expect("a device");
+        let opened = store_disk::open(BlkFront::new(platform, devid, frame(0)), &frame);
+        let volume = engine.add_volume(opened.blocks, GroupId(u16::MAX), Sharing::Private).expect("a volume");
+        &mut *Box::leak(Box::new(opened.over(volume, config.overlay_quota)))
+    });
     let pages = 1 << 20;
     let memory = engine.add_volume(pages, GroupId(u16::MAX), Sharing::Memory).expect("a volume");
-    let block = Block::new(platform, window, block, Some((memory, pages)));
+    let block = Block::new(platform, window, block, Some((memory, pages)), config.memory_quota());
     let (console_page, _) = domain.page();
     let console_port = domain.evtchn_alloc_unbound(dom0).expect("a port");
     let card = NetFront::new(platform, 0, [frame(0), frame(0)], &[frame(0)], &[frame(0)]);
@@ -377,7 +425,7 @@ fn build(
         volumes,
         engine,
         lending,
-        overlays: None,
+        overlays,
         block,
         devices: Devices::new(platform, device_memory),
         backend: VbdBackend::new(domain.id(), slice(count, |_| Slot::EMPTY)),

@@ -40,7 +40,9 @@ pub(super) fn parse(text: &str) -> Exposition {
             sample(name, family, line);
         }
     }
-    for (name, family) in families.iter().filter(|(_, family)| family.kind == "histogram") {
+    for (name, family) in
+        families.iter().filter(|(_, family)| family.kind == "histogram" && !family.samples.is_empty())
+    {
         histogram(name, family);
     }
     families
@@ -78,19 +80,28 @@ fn check_labels(labels: &str) {
     }
 }
 
+/// One histogram for each set of labels.
 fn histogram(name: &str, family: &Family) {
-    let buckets: Vec<(f64, f64)> = family
-        .order
-        .iter()
-        .filter_map(|key| {
-            let bound = key.strip_prefix(&std::format!("{name}_bucket{{le=\""))?.strip_suffix("\"}")?;
-            let bound = if bound == "+Inf" { f64::INFINITY } else { bound.parse().expect("a bound") };
-            Some((bound, family.samples[key]))
-        })
-        .collect();
-    assert!(buckets.is_sorted_by(|a, b| a.0 < b.0 && a.1 <= b.1), "{name}: {buckets:?}");
-    let (last, all) = *buckets.last().expect("a histogram has buckets");
-    assert!(last.is_infinite());
-    assert_eq!(Some(&all), family.samples.get(&std::format!("{name}_count")), "{name}");
-    assert!(family.samples.contains_key(&std::format!("{name}_sum")), "{name}");
+    let mut series: BTreeMap<&str, Vec<(f64, f64)>> = BTreeMap::new();
+    let start = std::format!("{name}_bucket{{");
+    for key in &family.order {
+        let Some(labels) = key.strip_prefix(&start).and_then(|rest| rest.strip_suffix("\"}")) else {
+            continue;
+        };
+        let (labels, bound) = labels.split_once("le=\"").expect("a bucket has a bound");
+        let bound = if bound == "+Inf" { f64::INFINITY } else { bound.parse().expect("a bound") };
+        series.entry(labels.trim_end_matches(',')).or_default().push((bound, family.samples[key]));
+    }
+    assert!(!series.is_empty(), "{name}: a histogram has buckets");
+    for (labels, buckets) in series {
+        assert!(buckets.is_sorted_by(|a, b| a.0 < b.0 && a.1 <= b.1), "{name}: {buckets:?}");
+        let (last, all) = *buckets.last().expect("one at least");
+        assert!(last.is_infinite());
+        let of = |suffix| {
+            let braces = if labels.is_empty() { String::new() } else { std::format!("{{{labels}}}") };
+            family.samples.get(&std::format!("{name}_{suffix}{braces}"))
+        };
+        assert_eq!(Some(&all), of("count"), "{name}");
+        assert!(of("sum").is_some(), "{name}");
+    }
 }
