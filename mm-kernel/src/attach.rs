@@ -8,7 +8,7 @@ use xen_sys::DomId;
 
 use crate::m1::M1;
 use crate::refusals::Reason;
-use crate::volumes::{self, VolumeState};
+use crate::volumes;
 
 /// Events taken in one turn.
 const EVENTS: usize = 64;
@@ -56,6 +56,7 @@ impl M1 {
                     let (block, mut hands) = self.block_and_hands();
                     block.remove(device.index(), &mut hands);
                     self.undecided.retain(|waiting| *waiting != device);
+                    self.versions_turn();
                 }
                 Event::Unusable { info, why, .. } => {
                     log::error!("domain {}: device {} is not served: {why}", info.domain.0, info.devid);
@@ -97,16 +98,9 @@ impl M1 {
         }
         let (target, overlay) =
             target.split_once('+').map_or((target, None), |(name, over)| (name, Some(over)));
-        let volume = self
-            .volumes
-            .iter()
-            .position(|volume| volume.name == target)
-            .ok_or(Some(Reason::UnknownVolume))?;
+        let volume = self.version_for(device, target, overlay)?;
         let facts = &self.volumes[volume];
-        let id = match facts.state {
-            VolumeState::Waiting => return Err(None),
-            _ => facts.id.ok_or(Some(Reason::VolumeUnusable))?,
-        };
+        let id = facts.id.ok_or(Some(Reason::VolumeUnusable))?;
         let page = self.infos[volume].ok_or(Some(Reason::VolumeUnusable))?;
         let offer = self.block.offer(facts, info, overlay.is_some()).ok_or(Some(Reason::TooLarge))?;
         let base = Base { identity: volumes::digest(&facts.identity, facts.pages), pages: facts.pages };
@@ -181,7 +175,9 @@ impl M1 {
             return Err(Some(reason));
         }
         if let Some((ring, port, info_page)) = self.devices.published(device.index()) {
-            let pages = self.volumes[volume].pages;
+            let facts = &mut self.volumes[volume];
+            facts.used = true;
+            let pages = facts.pages;
             let (block, mut hands) = self.block_and_hands();
             block.add(device, info, volume, (id, pages), overlay, &mut hands);
             self.backend.accept(device, Some(MapOffer { ring, port, info_page }), Some(offer));

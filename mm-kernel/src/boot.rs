@@ -24,7 +24,7 @@ use crate::lending::Lending;
 use crate::m1::{M1, Network};
 use crate::overlays::{self, Opened, Overlays, Waiter};
 use crate::refusals::Refusals;
-use crate::volumes::{VolumeFacts, VolumeState, Volumes};
+use crate::volumes::{self, VolumeFacts, VolumeState, Volumes};
 
 /// Pages for frames on their way out and in.
 const NET_PAGES: usize = 64;
@@ -73,18 +73,21 @@ fn finish(mut boot: Boot, begun: Begun) -> &'static mut M1 {
     let window = ring_window(memory, rings << RING_ORDER).unwrap_or_else(|| fatal("memory: ring window"));
 
     let mut volumes = Volumes::new();
-    let disks = memory.slice_with(config.volumes.len(), |_| None).unwrap_or_else(|| fatal("memory: disks"));
-    let infos = memory.slice_with(config.volumes.len(), |_| None).unwrap_or_else(|| fatal("memory: volumes"));
-    for (index, volume) in config.volumes.iter().enumerate() {
-        let mut facts = VolumeFacts::new(volume);
-        let devid = devid(&volume.device);
-        if !devid.is_some_and(|devid| disks_present.contains(&devid)) {
+    let places = config.places();
+    let disks = memory.slice_with(places, |_| None).unwrap_or_else(|| fatal("memory: disks"));
+    let infos = memory.slice_with(places, |_| None).unwrap_or_else(|| fatal("memory: volumes"));
+    let all =
+        config.volumes.iter().flat_map(|volume| (0..volume.devices.len()).map(move |disk| (volume, disk)));
+    for (index, (volume, number)) in all.enumerate() {
+        let mut facts = VolumeFacts::new(volume, number);
+        let devid = devid(&facts.device);
+        if devid.is_some_and(|devid| disks_present.contains(&devid)) {
+            facts.version = volumes::next_version(&volumes, &facts.name);
+        } else if number > 0 {
+            facts.state = VolumeState::Vacant;
+        } else {
             facts.state = VolumeState::NoDisk;
-            log::error!(
-                "volume {}: M1 has no disk {}: is it in M1's disk= line?",
-                volume.name,
-                volume.device
-            );
+            log::error!("volume {}: M1 has no disk {}: is it in M1's disk= line?", facts.name, facts.device);
         }
         // One that is not there now may be attached later.
         if let Some(devid) = devid {

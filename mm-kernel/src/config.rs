@@ -12,6 +12,10 @@ use mm_http::{Addressing, AllowList, ConfigError};
 
 /// Volumes that one M1 serves at most.
 pub const VOLUMES_MAX: usize = 16;
+/// Disks of one volume at most: as many of its versions can be there at once.
+pub const DEVICES_MAX: usize = 4;
+/// Disks of all volumes at most.
+pub const PLACES_MAX: usize = 32;
 /// Longest name of a volume or a group, in bytes.
 pub const NAME_MAX: usize = 32;
 /// Problems that are kept; more are counted.
@@ -36,8 +40,8 @@ pub enum Share {
 pub struct VolumeConfig {
     /// What clients write behind `target=`.
     pub name: Name,
-    /// The disk of M1's own `disk=` line that holds it, such as `xvda`.
-    pub device: Name,
+    /// The disks of M1's own `disk=` line that hold it or its versions, such as `xvda`.
+    pub devices: Vec<Name, DEVICES_MAX>,
     /// Volumes of one group may be used by one client, and nothing is shared across groups.
     pub group: Name,
     /// How its pages reach clients.
@@ -99,6 +103,10 @@ pub enum Reason {
     Expected(&'static str),
     /// More volumes than M1 has room for.
     TooManyVolumes,
+    /// More disks than M1 has room for.
+    TooManyDisks,
+    /// The disk belongs to a volume already.
+    DuplicateDisk,
     /// The name was used before.
     DuplicateVolume,
     /// A value of the network's.
@@ -116,6 +124,14 @@ impl fmt::Display for Problem {
             Reason::UnknownKey => write!(f, "option '{}': unknown", self.word),
             Reason::Expected(what) => write!(f, "option '{}': expected {what}", self.word),
             Reason::TooManyVolumes => write!(f, "option '{}': more than {VOLUMES_MAX} volumes", self.word),
+            Reason::TooManyDisks => {
+                write!(
+                    f,
+                    "option '{}': more than {DEVICES_MAX} disks of a volume, or {PLACES_MAX} of all",
+                    self.word
+                )
+            }
+            Reason::DuplicateDisk => write!(f, "option '{}': that disk is another volume's", self.word),
             Reason::DuplicateVolume => write!(f, "option '{}': that volume is already defined", self.word),
             Reason::Network(error) => write!(f, "option '{}': {error}", self.word),
             Reason::Store(why) => write!(f, "option '{}': {why}", self.word),
@@ -177,6 +193,12 @@ impl Config {
         self.client_refs.unwrap_or(total / 2).min(total)
     }
 
+    /// Disks of all volumes.
+    #[must_use]
+    pub fn places(&self) -> usize {
+        self.volumes.iter().map(|volume| volume.devices.len()).sum()
+    }
+
     /// Blocks that a device may keep in memory: what holds for an overlay on the store's disk, unless `memory_quota=` says otherwise.
     #[must_use]
     pub fn memory_quota(&self) -> Option<u32> {
@@ -233,15 +255,27 @@ impl Config {
         Ok(())
     }
 
-    /// `NAME:DEVICE[,group=GROUP][,share=map|copy]`
+    /// `NAME:DEVICE[:DEVICE…][,group=GROUP][,share=map|copy]`
     fn volume(&mut self, value: &str, share: Share) -> Result<(), Reason> {
-        const FORM: &str = "volume=NAME:DEVICE[,group=GROUP][,share=map|copy]";
+        const FORM: &str = "volume=NAME:DEVICE[:DEVICE…][,group=GROUP][,share=map|copy]";
         let mut parts = value.split(',');
-        let (name, device) =
-            parts.next().and_then(|part| part.split_once(':')).ok_or(Reason::Expected(FORM))?;
-        let name = self::name(name).ok_or(Reason::Expected(FORM))?;
-        let device = self::name(device).ok_or(Reason::Expected(FORM))?;
-        let mut volume = VolumeConfig { group: name.clone(), name, device, share };
+        let mut names = parts.next().unwrap_or_default().split(':');
+        let name = names.next().and_then(self::name).ok_or(Reason::Expected(FORM))?;
+        let mut devices = Vec::new();
+        for device in names {
+            let device = self::name(device).ok_or(Reason::Expected(FORM))?;
+            if devices.contains(&device) || self.volumes.iter().any(|known| known.devices.contains(&device)) {
+                return Err(Reason::DuplicateDisk);
+            }
+            devices.push(device).map_err(|_| Reason::TooManyDisks)?;
+        }
+        if devices.is_empty() {
+            return Err(Reason::Expected(FORM));
+        }
+        if self.places() + devices.len() > PLACES_MAX {
+            return Err(Reason::TooManyDisks);
+        }
+        let mut volume = VolumeConfig { group: name.clone(), name, devices, share };
         for part in parts {
             match part.split_once('=') {
                 Some(("group", group)) => volume.group = self::name(group).ok_or(Reason::Expected(FORM))?,

@@ -98,6 +98,19 @@ impl Disk {
             || self.away_since.is_some_and(|since| now_ns.saturating_sub(since) >= PATIENCE_NS)
     }
 
+    /// Whether a backend is connected, whatever is behind it.
+    #[must_use]
+    pub fn is_there(&self) -> bool {
+        self.front.health() == Health::Connected
+    }
+
+    /// What was refused is read after all: nothing is left of what was there before.
+    pub fn adopt(&mut self) {
+        if self.identified == Identified::Refused {
+            (self.identified, self.away_since) = (Identified::Done, None);
+        }
+    }
+
     /// Reads nothing from this backend.
     pub fn refuse(&mut self) {
         self.identified = Identified::Refused;

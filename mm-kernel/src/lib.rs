@@ -1,7 +1,7 @@
 //! M1, the memory-manager domain: wiring and the serve loop.
 //!
 //! In the order in which to read: [`boot`] hands out the memory and builds an [`m1::M1`]; [`serve`] is its loop; [`attach`] follows clients
-//! coming and going; [`effects`] carries out what the engine decides, through [`lending`] (grants), [`devices`] (rings) and [`disks`] (reads);
+//! coming and going, [`versions`] the disks of volumes; [`effects`] carries out what the engine decides, through [`lending`] (grants), [`devices`] (rings) and [`disks`] (reads);
 //! [`pages`] is what the endpoint shows. [`config`], [`volumes`] and [`refusals`] are what they say. All of it compiles and what can be decided
 //! without Xen is tested on the host; the image is `src/main.rs`.
 #![cfg_attr(not(test), no_std)]
@@ -19,6 +19,7 @@ pub mod overlays;
 pub mod pages;
 pub mod refusals;
 pub mod serve;
+pub mod versions;
 pub mod volumes;
 
 #[cfg(test)]

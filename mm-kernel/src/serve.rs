@@ -88,6 +88,7 @@ impl M1 {
         if recheck {
             self.rechecked = now;
             self.devices.sweep();
+            self.versions_turn();
         }
         for _ in 0..MESSAGES {
             match self.xenstore.poll() {
@@ -166,28 +167,46 @@ impl M1 {
     fn disk_is_back(&mut self, index: usize, pages: u64) {
         let Some(disk) = &mut self.disks[index] else { return };
         let volume = &mut self.volumes[index];
+        volume.next = None;
+        if volume.state == VolumeState::Retiring {
+            // Whatever it is, it is another version.
+            disk.refuse();
+            volume.next = Some(pages);
+            return;
+        }
         if pages == volume.pages && volumes::identity(&disk.first_page(), pages) == volume.identity {
             log::info!("volume {}: its disk is back", volume.name);
             volume.state = VolumeState::Serving;
         } else {
             disk.refuse();
             log::error!("volume {}: {}", volume.name, VolumeState::OtherDisk);
-            volume.state = VolumeState::OtherDisk;
+            (volume.state, volume.next) = (VolumeState::OtherDisk, Some(pages));
+            self.versions_turn();
         }
     }
 
     /// The disk has said what it is: it becomes a volume.
-    fn open_volume(&mut self, index: usize, pages: u64) {
+    pub(crate) fn open_volume(&mut self, index: usize, pages: u64) {
         let (Some(disk), Some(info)) = (&self.disks[index], self.infos[index]) else { return };
         let identity = volumes::identity(&disk.first_page(), pages);
         let group = GroupId(volumes::group_number(&self.volumes, &self.volumes[index].group));
+        let version = volumes::next_version(&self.volumes, &self.volumes[index].name);
         let volume = &mut self.volumes[index];
         let sharing = if volume.copy_only { Sharing::Copy } else { Sharing::Map };
         match self.engine.add_volume(pages, group, sharing) {
             Ok(id) => {
                 (volume.id, volume.pages, volume.identity) = (Some(id), pages, identity);
+                // At boot the order is that of the configuration, whichever disk answers first.
+                if volume.state != VolumeState::Waiting || volume.version == 0 {
+                    volume.version = version;
+                }
                 volume.state = VolumeState::Serving;
-                log::info!("volume {}: {} MiB, serving", volume.name, pages / 256);
+                log::info!(
+                    "volume {}: version {}, {} MiB, serving",
+                    volume.name,
+                    volume.version,
+                    pages / 256
+                );
             }
             Err(refusal) => {
                 log::error!("volume {}: {refusal:?}", volume.name);
@@ -207,6 +226,7 @@ impl M1 {
             snapshot: None,
         };
         let words = page.encode();
+        info.words.store(0, 0);
         // The magic, word 0, comes last: the page is an info page only when all of it is there.
         for (word, value) in words.iter().enumerate().rev() {
             info.words.store(word, *value);

@@ -1,11 +1,14 @@
 //! The volumes: configured disks, what became of them, and what identifies their content.
+//!
+//! A volume can have several disks, each of which can hold a *version* of it. The newest serves new clients; an older one serves those
+//! who have it, and is retired when the last of them has gone ([`crate::versions`]).
 
 use core::fmt;
 
 use mm_engine::VolumeId;
 use mm_proto::VolumeIdentity;
 
-use crate::config::{Name, VOLUMES_MAX, VolumeConfig};
+use crate::config::{Name, PLACES_MAX, VolumeConfig};
 
 /// Bytes at the start of a volume that identify it: its first page.
 const FIRST_PAGE: usize = mm_proto::PAGE_SIZE;
@@ -32,6 +35,12 @@ pub enum VolumeState {
     DiskGone,
     /// The disk has come back with another content; what is cached is served.
     OtherDisk,
+    /// No disk is there, and none has to be: it is for a version to come.
+    Vacant,
+    /// An older version without clients, of which something is left.
+    Retiring,
+    /// The disk of an older version, which nobody needs any more.
+    Retired,
 }
 
 impl fmt::Display for VolumeState {
@@ -45,50 +54,83 @@ impl fmt::Display for VolumeState {
             Self::NoRoom => "no room for another volume",
             Self::DiskGone => "its disk is gone: only what is cached is served",
             Self::OtherDisk => "another disk is there now: only what is cached of the first is served",
+            Self::Vacant => "free for the next version's disk",
+            Self::Retiring => "an older version: its last pages are being let go of",
+            Self::Retired => "an older version, retired: its disk can be detached",
         })
     }
 }
 
-/// One volume.
+/// One disk of a volume, and the version of the volume that is on it.
 #[derive(Clone, Debug)]
 pub struct VolumeFacts {
-    /// What clients call it.
+    /// What clients call the volume.
     pub name: Name,
     /// Whose clients may share with each other.
     pub group: Name,
     /// The disk.
     pub device: Name,
-    /// Length in pages; 0 until it is known.
+    /// Its length; 0 until it is known.
     pub pages: u64,
-    /// What became of it.
+    /// Whether it is served.
     pub state: VolumeState,
-    /// What the engine calls it, once it is served.
+    /// The engine's number of it.
     pub id: Option<VolumeId>,
-    /// Identity of its content.
+    /// What identifies its content; zeros until it is known.
     pub identity: VolumeIdentity,
     /// Whether its pages are only copied.
     pub copy_only: bool,
+    /// Which version of the volume it is, counted from 1; 0: none was here yet. Those of retired ones are not used again.
+    pub version: u32,
+    /// A client has had it.
+    pub used: bool,
+    /// The length of the disk that is there, which is none of this version: the next one's, when this one is gone.
+    pub next: Option<u64>,
 }
 
 impl VolumeFacts {
-    /// As configured, nothing known yet.
+    /// Its disk number `disk`, as configured, nothing known yet.
     #[must_use]
-    pub fn new(config: &VolumeConfig) -> Self {
+    pub fn new(config: &VolumeConfig, disk: usize) -> Self {
         Self {
             name: config.name.clone(),
             group: config.group.clone(),
-            device: config.device.clone(),
+            device: config.devices.get(disk).cloned().unwrap_or_default(),
             pages: 0,
             state: VolumeState::Waiting,
             id: None,
             identity: [0; 32],
             copy_only: config.share == crate::config::Share::Copy,
+            version: 0,
+            used: false,
+            next: None,
         }
+    }
+
+    /// Whether clients can be attached to it: it is there, and not on its way out.
+    #[must_use]
+    pub fn is_usable(&self) -> bool {
+        self.id.is_some() && self.state != VolumeState::Retiring
     }
 }
 
 /// All of them, in the order of the configuration.
-pub type Volumes = heapless::Vec<VolumeFacts, VOLUMES_MAX>;
+pub type Volumes = heapless::Vec<VolumeFacts, PLACES_MAX>;
+
+/// The version of a volume that new clients get: the newest of those whose disk is there; without disks, the newest.
+#[must_use]
+pub fn current(volumes: &[VolumeFacts], name: &str) -> Option<usize> {
+    let usable = (0..).zip(volumes).filter(|(_, volume)| volume.name == name && volume.is_usable());
+    let newest = usable.max_by_key(|(_, volume)| (volume.state == VolumeState::Serving, volume.version));
+    newest.map(|(index, _)| index)
+}
+
+/// Number for another version of a volume.
+#[must_use]
+pub fn next_version(volumes: &[VolumeFacts], name: &str) -> u32 {
+    let versions = volumes.iter().filter(|volume| volume.name == name).map(|volume| volume.version);
+    versions.max().unwrap_or(0).saturating_add(1)
+}
 
 /// Number of a volume's group: the first volume's that names the same one.
 #[must_use]
@@ -164,9 +206,28 @@ mod tests {
     }
 
     #[test]
+    fn the_newest_version_with_a_disk_is_for_new_clients() {
+        let config = crate::config::Config::parse("volume=a:1:2:3 volume=b:4");
+        let mut volumes: std::vec::Vec<_> =
+            (0..3).map(|disk| VolumeFacts::new(&config.volumes[0], disk)).collect();
+        assert_eq!((current(&volumes, "a"), next_version(&volumes, "a")), (None, 1));
+        for (number, volume) in (1..).zip(&mut volumes) {
+            (volume.id, volume.state) = (Some(VolumeId(number)), VolumeState::Serving);
+            volume.version = [2, 3, 1][usize::from(number) - 1];
+        }
+        assert_eq!((current(&volumes, "a"), next_version(&volumes, "a")), (Some(1), 4));
+        volumes[1].state = VolumeState::DiskGone;
+        assert_eq!(current(&volumes, "a"), Some(0));
+        volumes[0].state = VolumeState::Retiring;
+        volumes[2].state = VolumeState::OtherDisk;
+        assert_eq!((current(&volumes, "a"), current(&volumes, "b")), (Some(1), None));
+    }
+
+    #[test]
     fn groups_are_numbered_by_their_first_volume() {
         let config = crate::config::Config::parse("volume=a:1,group=x volume=b:2 volume=c:3,group=x");
-        let volumes: std::vec::Vec<_> = config.volumes.iter().map(VolumeFacts::new).collect();
+        let volumes: std::vec::Vec<_> =
+            config.volumes.iter().map(|volume| VolumeFacts::new(volume, 0)).collect();
         let numbers: std::vec::Vec<_> = volumes.iter().map(|v| group_number(&volumes, &v.group)).collect();
         assert_eq!(numbers, [0, 1, 0]);
     }

@@ -29,6 +29,12 @@ impl Block {
         }
     }
 
+    /// The place of the version that a device has already.
+    pub(crate) fn volume_of(&self, id: DeviceId) -> Option<usize> {
+        let disk = self.disks.get(id.index()).and_then(Option::as_ref);
+        disk.filter(|disk| disk.id == id).map(|disk| disk.volume)
+    }
+
     /// The device is gone for good, and what was written to it in memory with it.
     pub(crate) fn remove(&mut self, index: usize, hands: &mut Hands<'_>) {
         self.disconnect(index);

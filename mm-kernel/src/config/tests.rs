@@ -7,16 +7,20 @@ fn lines(config: &Config) -> std::vec::Vec<std::string::String> {
 #[test]
 fn every_option_is_read() {
     let config = Config::parse(
-        "volume=base:xvda,group=web volume=data:xvdb,group=web,share=copy ip=10.0.2.50/24,gw=10.0.2.2 http_port=8080 \
+        "volume=base:xvda:xvdc,group=web volume=data:xvdb,group=web,share=copy ip=10.0.2.50/24,gw=10.0.2.2 http_port=8080 \
          http_allow=10.0.2.0/24 window=1 clients=7 client_refs=100 grant_frames=4 store=16 log=debug",
     );
     assert_eq!(lines(&config), [""; 0]);
     let volumes: std::vec::Vec<_> = config
         .volumes
         .iter()
-        .map(|v| (v.name.as_str(), v.device.as_str(), v.group.as_str(), v.share))
+        .map(|v| (v.name.as_str(), v.devices.join(" "), v.group.as_str(), v.share))
         .collect();
-    assert_eq!(volumes, [("base", "xvda", "web", Share::Map), ("data", "xvdb", "web", Share::Copy)]);
+    assert_eq!(
+        volumes,
+        [("base", "xvda xvdc".into(), "web", Share::Map), ("data", "xvdb".into(), "web", Share::Copy)]
+    );
+    assert_eq!(config.places(), 3);
     assert_eq!(config.ip, Addressing::parse("10.0.2.50/24,gw=10.0.2.2").unwrap());
     assert_eq!((config.http_port, config.window, config.clients), (8080, 1, 7));
     assert_eq!(config.http_allow, AllowList::parse("10.0.2.0/24").unwrap());
@@ -30,14 +34,19 @@ fn every_option_is_read() {
 #[test]
 fn each_wrong_option_is_one_clear_line_and_the_rest_stands() {
     let config = Config::parse(
-        "volume=base:xvda volume=base:xvdb volume=:x volume=a:b,cache=1 windw=3 window=3 http_port=0 share=lend loud",
+        "volume=base:xvda volume=base:xvdb volume=:x volume=a:b,cache=1 volume=a:xvda volume=c:d:d volume=c:1:2:3:4:5 \
+         volume=c::x windw=3 window=3 http_port=0 share=lend loud",
     );
     assert_eq!(
         lines(&config),
         [
             "option 'volume=base:xvdb': that volume is already defined",
-            "option 'volume=:x': expected volume=NAME:DEVICE[,group=GROUP][,share=map|copy]",
-            "option 'volume=a:b,cache=1': expected volume=NAME:DEVICE[,group=GROUP][,share=map|copy]",
+            "option 'volume=:x': expected volume=NAME:DEVICE[:DEVICE…][,group=GROUP][,share=map|copy]",
+            "option 'volume=a:b,cache=1': expected volume=NAME:DEVICE[:DEVICE…][,group=GROUP][,share=map|copy]",
+            "option 'volume=a:xvda': that disk is another volume's",
+            "option 'volume=c:d:d': that disk is another volume's",
+            "option 'volume=c:1:2:3:4:5': more than 4 disks of a volume, or 32 of all",
+            "option 'volume=c::x': expected volume=NAME:DEVICE[:DEVICE…][,group=GROUP][,share=map|copy]",
             "option 'windw=3': unknown",
             "option 'window=3': expected a power of two from 1 to 512",
             "option 'http_port=0': http_port= must be a port from 1 to 65535",

@@ -178,6 +178,11 @@ impl Overlays {
         if self.store.is_durable() { self.store.writes() } else { self.flushed_writes }
     }
 
+    /// What an overlay lies over, if there is one of this name.
+    pub(crate) fn base_of(&self, name: &str) -> Option<[u8; 16]> {
+        self.store.overlays().find(|overlay| overlay.name == name).map(|overlay| overlay.base)
+    }
+
     /// Deletes an overlay: `overlay-rm`. Its name is free at once, and its blocks are when that is durable and swept, a bounded piece
     /// in each turn.
     ///

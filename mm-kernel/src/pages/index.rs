@@ -5,6 +5,7 @@ use core::fmt::{self, Display, Write};
 use mm_http::html::Document;
 
 use super::{Facts, PAGE, Saving};
+use crate::volumes::VolumeFacts;
 
 /// Bytes in MiB with two digits.
 struct Mib(i64);
@@ -60,9 +61,11 @@ pub(super) fn render(facts: &Facts<'_>, out: &mut dyn Write) -> fmt::Result {
         Ok(())
     })?;
     page.heading(&"Volumes")?;
-    page.table(&["name", "group", "size", "state"], |table| {
-        for volume in facts.volumes {
-            table.row(&[&volume.name, &volume.group, &mib(volume.pages * PAGE), &volume.state])?;
+    page.table(&["name", "group", "disk", "version", "size", "clients", "state"], |table| {
+        for (index, volume) in facts.volumes.iter().enumerate() {
+            let (size, clients) = (mib(volume.pages * PAGE), facts.clients_of(index));
+            let VolumeFacts { name, group, device, version, state, .. } = volume;
+            table.row(&[name, group, device, version, &size, &clients, state])?;
         }
         Ok(())
     })?;

@@ -7,6 +7,7 @@ use mm_http::HttpStats;
 use mm_http::prometheus::{Exposition, Kind};
 
 use super::{Facts, PAGE, Saving, XEN_BYTES_PER_GRANT_FRAME, XEN_BYTES_PER_MAPPING};
+use crate::volumes;
 
 pub(super) fn render(facts: &Facts<'_>, http: &HttpStats, out: &mut dyn Write) -> fmt::Result {
     let mut out = Exposition::new(out);
@@ -237,9 +238,25 @@ fn clients(facts: &Facts<'_>, out: &mut Exposition<'_>) -> fmt::Result {
 fn volumes(facts: &Facts<'_>, out: &mut Exposition<'_>) -> fmt::Result {
     let mut family =
         out.family("m1_volume_bytes", "Size of each volume; 0 where it cannot be served.", Kind::Gauge)?;
-    for volume in facts.volumes {
-        let labels: [(&str, &dyn fmt::Display); 2] = [("volume", &volume.name), ("group", &volume.group)];
-        family.sample(&labels, volume.pages * PAGE)?;
+    // A volume of several disks is one: its newest version.
+    for (index, volume) in facts.volumes.iter().enumerate() {
+        let name = &volume.name;
+        let first = facts.volumes.iter().position(|other| other.name == *name) == Some(index);
+        if first {
+            let current = volumes::current(facts.volumes, name).and_then(|index| facts.volumes.get(index));
+            let labels: [(&str, &dyn fmt::Display); 2] = [("volume", name), ("group", &volume.group)];
+            family.sample(&labels, current.map_or(0, |version| version.pages * PAGE))?;
+        }
+    }
+    let mut family = out.family(
+        "m1_volume_version_clients",
+        "Devices that have a version of a volume, of those that are there.",
+        Kind::Gauge,
+    )?;
+    for (index, volume) in facts.volumes.iter().enumerate().filter(|(_, volume)| volume.id.is_some()) {
+        let labels: [(&str, &dyn fmt::Display); 3] =
+            [("volume", &volume.name), ("version", &volume.version), ("device", &volume.device)];
+        family.sample(&labels, facts.clients_of(index))?;
     }
     Ok(())
 }

@@ -130,6 +130,11 @@ impl Facts<'_> {
         self.lending.domain(client)
     }
 
+    /// Devices that have the version of a volume at this place.
+    fn clients_of(&self, index: usize) -> usize {
+        self.block.disks().filter(|disk| disk.volume == index).count()
+    }
+
     fn pages_of_memory(&self) -> u64 {
         self.engine.page_states().total()
     }

@@ -5,6 +5,7 @@ use core::fmt::{self, Write};
 use mm_http::json;
 
 use super::{Facts, PAGE, Saving};
+use crate::volumes;
 
 pub(super) fn render(facts: &Facts<'_>, out: &mut dyn Write) -> fmt::Result {
     let figures = facts.engine.figures();
@@ -25,13 +26,18 @@ pub(super) fn render(facts: &Facts<'_>, out: &mut dyn Write) -> fmt::Result {
             }
             Ok(())
         })?;
-        status.array("volumes", |volumes| {
-            for volume in facts.volumes {
-                volumes.object(|entry| {
+        status.array("volumes", |list| {
+            for (index, volume) in facts.volumes.iter().enumerate() {
+                list.object(|entry| {
                     entry.string("name", &volume.name)?;
                     entry.string("group", &volume.group)?;
                     entry.string("device", &volume.device)?;
                     entry.number("bytes", volume.pages * PAGE)?;
+                    entry.number("version", volume.version)?;
+                    // Whether new clients get this one.
+                    let current = volumes::current(facts.volumes, &volume.name) == Some(index);
+                    entry.boolean("current", current)?;
+                    entry.number("clients", u64::try_from(facts.clients_of(index)).unwrap_or(u64::MAX))?;
                     entry.string("state", &volume.state)
                 })?;
             }

@@ -21,7 +21,7 @@ pub(crate) fn word(disk: u32, page: u64, index: usize) -> u32 {
 pub(crate) struct Disk {
     number: u32,
     pages: u64,
-    devid: u32,
+    pub(crate) devid: u32,
     ring: Option<(Back<28, 4>, Mapped, Port)>,
     /// Pages that cannot be read.
     pub(crate) bad: BTreeSet<u64>,

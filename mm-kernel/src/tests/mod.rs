@@ -12,4 +12,5 @@ mod refusals;
 pub(crate) mod stock;
 mod stock_io;
 mod store_disk;
+mod versions;
 pub(crate) mod world;

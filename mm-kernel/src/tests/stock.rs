@@ -24,6 +24,7 @@ pub(crate) struct Stock {
     pub(crate) domain: FakeDomain,
     ring: Front<REQUEST_WORDS, RESPONSE_WORDS, 16>,
     port: Port,
+    page: &'static PageWords,
     pub(crate) data: &'static [PageWords],
 }
 
@@ -63,6 +64,21 @@ impl World {
         self.pass(1_000_000_000);
         assert_eq!(self.backend(id, XVDA, "state").as_deref(), Some("4"));
         self.says(id, XVDA, "4");
+    }
+
+    /// The frontend closes, and another one begins: what a boot loader and the kernel that it starts do.
+    pub(crate) fn reconnect(&mut self, place: usize) {
+        let id = self.stocks[place].domain.id();
+        self.says(id, XVDA, "5");
+        self.pass(1_000_000_000);
+        self.says(id, XVDA, "6");
+        self.pass(1_000_000_000);
+        self.says(id, XVDA, "1");
+        self.pass(1_000_000_000);
+        assert_eq!(self.backend(id, XVDA, "state").as_deref(), Some("2"));
+        let m1 = self.domain.id();
+        self.stocks[place].renew(m1);
+        self.connect(place);
     }
 
     /// Puts a request on the ring, and lets nobody run.
@@ -180,7 +196,14 @@ impl Stock {
         }
         let ring = Front::init_pages(&[&page[0]]).expect("one page");
         let port = domain.evtchn_alloc_unbound(m1).expect("a port");
-        Self { domain, ring, port, data }
+        Self { domain, ring, port, page: &page[0], data }
+    }
+
+    /// Another ring on the same page, and another port.
+    fn renew(&mut self, m1: DomId) {
+        self.domain.evtchn_close(self.port).expect("its own");
+        self.ring = Front::init_pages(&[self.page]).expect("one page");
+        self.port = self.domain.evtchn_alloc_unbound(m1).expect("a port");
     }
 
     pub(crate) fn fill(&self, page: usize, value: u32) {

@@ -30,7 +30,7 @@ use crate::lending::Lending;
 use crate::m1::{M1, Network};
 use crate::pages::{Facts, Host};
 use crate::refusals::Refusals;
-use crate::volumes::{VolumeFacts, Volumes};
+use crate::volumes::{VolumeFacts, VolumeState, Volumes};
 
 pub(crate) const XVDA: u32 = 51712;
 /// Pages of each volume.
@@ -103,7 +103,7 @@ impl World {
         let disks = (0..)
             .zip(&config.volumes)
             .map(|(number, volume)| {
-                let devid = disks::devid(&volume.device).expect("a device");
+                let devid = disks::devid(&volume.devices[0]).expect("a device");
                 Disk::new(&mut store, dom0.id(), domain.id(), number, devid, PAGES)
             })
             .collect();
@@ -240,18 +240,29 @@ impl World {
 
     /// `xl block-detach` of the only disk of M1.
     pub(crate) fn detach_disk(&mut self) {
+        self.detach_disk_of(XVDA);
+    }
+
+    /// `xl block-detach` of a disk of M1.
+    pub(crate) fn detach_disk_of(&mut self, devid: u32) {
         let (dom0, m1) = (self.dom0.id(), self.domain.id());
-        self.disks[0].detach(&mut self.store, dom0, m1);
+        let place = self.disks.iter().position(|disk| disk.devid == devid).expect("attached");
+        self.disks[place].detach(&mut self.store, dom0, m1);
         self.run();
-        self.disks[0].gone(&mut self.store, &self.dom0, m1);
+        self.disks[place].gone(&mut self.store, &self.dom0, m1);
         self.run();
-        self.disks.clear();
+        self.disks.remove(place);
     }
 
     /// `xl block-attach` of a disk with the content of this number.
     pub(crate) fn attach_disk(&mut self, number: u32, pages: u64) {
+        self.attach_disk_as(XVDA, number, pages);
+    }
+
+    /// The same under a name.
+    pub(crate) fn attach_disk_as(&mut self, devid: u32, number: u32, pages: u64) {
         let (dom0, m1) = (self.dom0.id(), self.domain.id());
-        let mut disk = Disk::new(&mut self.store, dom0, m1, number, XVDA, pages);
+        let mut disk = Disk::new(&mut self.store, dom0, m1, number, devid, pages);
         disk.stalled = false;
         self.disks.push(disk);
         self.run();
@@ -346,14 +357,23 @@ fn build(
         stuck: slice(count, |_| None),
     };
     let mut volumes = Volumes::new();
-    let disks: &'static mut [Option<&'static mut disks::Disk>] = slice(config.volumes.len(), |index| {
-        let devid = disks::devid(&config.volumes[index].device).expect("a device");
+    for volume in &config.volumes {
+        for number in 0..volume.devices.len() {
+            let mut facts = VolumeFacts::new(volume, number);
+            // The first is there at boot.
+            if number > 0 {
+                facts.state = VolumeState::Vacant;
+            } else {
+                facts.version = 1;
+            }
+            volumes.push(facts).expect("as many as the configuration has");
+        }
+    }
+    let disks: &'static mut [Option<&'static mut disks::Disk>] = slice(config.places(), |index| {
+        let devid = disks::devid(&volumes[index].device).expect("a device");
         Some(Box::leak(Box::new(disks::Disk::new(platform, devid, frame(0), frame(0)))))
     });
-    let infos = slice(config.volumes.len(), |index| Some(frame(index)));
-    for volume in &config.volumes {
-        volumes.push(VolumeFacts::new(volume)).expect("as many as the configuration has");
-    }
+    let infos = slice(config.places(), |index| Some(frame(index)));
     let first_reference = RefPool::END.0;
     let references = GRANT_FRAMES * 512 - first_reference;
     let clients = u32::from(config.clients);

@@ -11,7 +11,8 @@ pub fn run(data: &[u8]) {
     assert!(config.http_port != 0 && config.clients != 0);
     assert!(config.quota(1000) <= 1000);
     for (index, volume) in config.volumes.iter().enumerate() {
-        assert!(!volume.name.is_empty() && !volume.device.is_empty() && !volume.group.is_empty());
+        assert!(!volume.name.is_empty() && !volume.group.is_empty());
+        assert!(!volume.devices.is_empty() && volume.devices.iter().all(|device| !device.is_empty()));
         assert!(config.volumes[..index].iter().all(|other| other.name != volume.name), "a name twice");
     }
     for problem in &config.problems {

@@ -125,7 +125,7 @@ pub(crate) fn base() -> &'static RawDisk {
 }
 
 /// `/dev/vdb`.
-fn other() -> &'static RawDisk {
+pub(crate) fn other() -> &'static RawDisk {
     static DISK: OnceLock<RawDisk> = OnceLock::new();
     DISK.get_or_init(|| disk(OTHER_PAGES, 2))
 }

@@ -4,9 +4,10 @@ use std::time::{Duration, Instant};
 
 use m1_tests::Guest;
 use m1_tests::m1::{M1, m1};
-use m1_tests::unikernel::{Round, wait_rounds};
+use m1_tests::unikernel::{Round, digest, wait_rounds};
+use serde_json::Value;
 
-use crate::bed::{BASE_PAGES, Bed, CLIENT, digest_of};
+use crate::bed::{BASE_PAGES, Bed, CLIENT, OTHER_PAGES, digest_of, other};
 use crate::endpoint::assert_states_add_up;
 use crate::leaving::wait_all_back;
 
@@ -115,5 +116,76 @@ fn a_volume_is_served_from_when_its_disk_is_attached() {
         std::thread::sleep(Duration::from_millis(100));
     }
     assert_right(&bed, &m1, 0, BASE_PAGES);
+    bed.finish(m1);
+}
+
+/// Of each version that is there: its number, its clients, and whether it is for new ones.
+fn versions(m1: &M1<'_>) -> Vec<(u64, u64, bool)> {
+    let status = m1.status().expect("/status.json");
+    let number = |version: &Value, key: &str| version[key].as_u64().expect("a number");
+    let there = |version: &&Value| version["bytes"] != 0 && version["state"] == "serving";
+    let list = status["volumes"].as_array().expect("a list").iter().filter(there);
+    list.map(|version| {
+        (number(version, "version"), number(version, "clients"), version["current"] == Value::Bool(true))
+    })
+    .collect()
+}
+
+#[test]
+fn a_new_version_takes_new_clients_and_the_old_one_goes_when_its_last_client_does() {
+    let bed = Bed::get();
+    let m1 = bed.start(m1(&["/dev/vda"], "volume=base:xvda:xvdc").with("memory", 64));
+    let before = m1.metrics().expect("/metrics");
+    let wait_for = |what: &str, done: &dyn Fn() -> bool| {
+        let deadline = Instant::now() + CLIENT;
+        while !done() {
+            assert!(Instant::now() < deadline, "{what}:\n{}", m1.log().expect("a log"));
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    };
+    let attach = |vdev: &str, device: &str| {
+        let disk = format!("format=raw,vdev={vdev},access=r,target={device}");
+        bed.sh(&format!("xl block-attach {} '{disk}'", m1.domid())).expect("xl block-attach");
+    };
+    let holder = bed.unikernel(&m1, "pages=512 hold=1");
+    holder.wait_log("holding", CLIENT).expect("it stays");
+    let mut holder = Some(holder);
+    // By turns, so that each place is used again.
+    for (round, (old, new, device)) in
+        [("xvda", "xvdc", "/dev/vdb"), ("xvdc", "xvda", "/dev/vda"), ("xvda", "xvdc", "/dev/vdb")]
+            .into_iter()
+            .enumerate()
+    {
+        attach(new, device);
+        let version = u64::try_from(round).expect("few") + 2;
+        wait_for("a new version", &|| {
+            versions(&m1).iter().any(|(number, _, current)| *current && *number == version)
+        });
+        let client = bed.unikernel(&m1, "");
+        let read = wait_rounds(&client, 1, CLIENT).expect("a digest")[0];
+        let expected = if device == "/dev/vda" {
+            digest_of(0..BASE_PAGES)
+        } else {
+            digest(other().pages(&(0..OTHER_PAGES).collect::<Vec<_>>()))
+        };
+        assert_eq!(read.digest, expected, "version {version}: {read:?}");
+        client.wait_end(CLIENT).expect("it ends");
+        if let Some(holder) = holder.take() {
+            let clients: Vec<u64> = versions(&m1).iter().map(|(_, clients, _)| *clients).collect();
+            assert_eq!(clients.iter().sum::<u64>(), 1, "{clients:?}");
+            holder.destroy().expect("xl destroy");
+        }
+        wait_for("the old one is retired", &|| versions(&m1).len() == 1);
+        bed.sh(&format!("xl block-detach {} {old}", m1.domid())).expect("xl block-detach");
+        wait_for("the old one is gone", &|| {
+            let status = m1.status().expect("/status.json");
+            status["volumes"]
+                .as_array()
+                .expect("a list")
+                .iter()
+                .any(|place| place["state"] == "free for the next version's disk")
+        });
+    }
+    wait_all_back(&m1, &before);
     bed.finish(m1);
 }
