@@ -18,6 +18,7 @@ use xenstore::{Blocking, Connection, Pause, Transaction};
 
 use crate::block::{Block, BlockMemory, RING_ORDER};
 use crate::config::{Config, Problem, Reason};
+use crate::control::{Control, TEXT_BYTES, TEXT_BYTES_PER_CLIENT, WINDOW_PAGES, Window};
 use crate::devices::{DeviceMemory, Devices};
 use crate::disks::{Disk, devid};
 use crate::lending::Lending;
@@ -62,6 +63,8 @@ fn finish(mut boot: Boot, begun: Begun) -> &'static mut M1 {
     let devices = Devices::new(platform, devices);
     let slots =
         memory.slice(usize::from(config.clients), Slot::EMPTY).unwrap_or_else(|| fatal("memory: devices"));
+    let control =
+        control(memory, platform, usize::from(config.clients)).unwrap_or_else(|| fatal("memory: control"));
     let network = network(memory, platform).unwrap_or_else(|| fatal("memory: network"));
 
     let seed = xen::clock::tsc() ^ boot.clock.unix_ns();
@@ -168,6 +171,7 @@ fn finish(mut boot: Boot, begun: Begun) -> &'static mut M1 {
         xenstore_port,
         _timer: timer,
         network,
+        control,
         disks,
         infos,
         volumes,
@@ -298,6 +302,16 @@ fn network(memory: &mut BootMemory, platform: Platform) -> Option<Network> {
         snapshots: memory.slice(mm_http::SNAPSHOT_BYTES / share, 0_u8)?,
     };
     Some(Network { card, memory: Some(storage), service: None, deadline: None })
+}
+
+/// The control channel's pages, and room for its answers.
+fn control(memory: &mut BootMemory, platform: Platform, clients: usize) -> Option<Control> {
+    let mut frames = heapless::Vec::<Frame, WINDOW_PAGES>::new();
+    for _ in 0..WINDOW_PAGES {
+        frames.push(frame(memory)?).ok()?;
+    }
+    let text = memory.slice(TEXT_BYTES + clients * TEXT_BYTES_PER_CLIENT, 0_u8)?;
+    Some(Control::new(Window::new(platform, &frames, text)))
 }
 
 /// The store, where there is a disk for it.

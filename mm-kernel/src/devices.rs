@@ -8,6 +8,7 @@ use xen_ring::Back;
 use xen_sys::{DomId, GrantRef};
 
 use crate::refusals::Reason;
+use crate::trace::{RECORDS, Record, Row, Trace};
 
 /// The map ring's M1 end.
 pub type MapRing = Back<{ mm_proto::SLOT_WORDS }, { mm_proto::SLOT_WORDS }>;
@@ -52,6 +53,8 @@ pub struct Devices {
     by_ring: &'static mut [u16],
     free: &'static mut [Option<Frame>],
     stuck: &'static mut [Option<Stuck>],
+    /// Their last requests.
+    pub(crate) trace: Trace,
 }
 
 /// Memory for `count` devices.
@@ -61,6 +64,7 @@ pub struct DeviceMemory {
     pub(crate) by_ring: &'static mut [u16],
     pub(crate) free: &'static mut [Option<Frame>],
     pub(crate) stuck: &'static mut [Option<Stuck>],
+    pub(crate) trace: Trace,
 }
 
 /// No device.
@@ -71,6 +75,8 @@ impl DeviceMemory {
     #[must_use]
     pub fn new(memory: &mut xen_rt::BootMemory, count: usize) -> Option<Self> {
         let pages = memory.pages(count)?;
+        // A domain of a few MiB remembers less.
+        let records = if memory.free_pages() > 4096 { RECORDS } else { RECORDS / 8 };
         Some(Self {
             places: memory.slice_with(count, |_| None)?,
             by_port: memory.slice(xen_sys::event::PORTS as usize, NOBODY)?,
@@ -79,6 +85,10 @@ impl DeviceMemory {
                 pages.get(index).map(|words| Frame { words, mfn: xen_rt::mfn_of(words) })
             })?,
             stuck: memory.slice_with(count, |_| None)?,
+            trace: Trace::new(
+                memory.slice(count, Row::default())?,
+                memory.slice(count * records, Record::default())?,
+            ),
         })
     }
 }
@@ -87,8 +97,8 @@ impl Devices {
     /// None yet.
     #[must_use]
     pub fn new(platform: Platform, memory: DeviceMemory) -> Self {
-        let DeviceMemory { places, by_port, by_ring, free, stuck } = memory;
-        Self { platform, places, by_port, by_ring, free, stuck }
+        let DeviceMemory { places, by_port, by_ring, free, stuck, trace } = memory;
+        Self { platform, places, by_port, by_ring, free, stuck, trace }
     }
 
     /// Makes ring, port and grants for a device of `domain`, at the place that its name says.
@@ -134,6 +144,7 @@ impl Devices {
             *place = number;
         }
         let back = MapRing::init(page.words);
+        self.trace.clear(index);
         self.places[index] = Some(Device {
             id,
             domain,

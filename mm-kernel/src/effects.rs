@@ -59,10 +59,10 @@ impl Hands<'_> {
     }
 
     fn reply(&mut self, ring: mm_engine::RingId, mut response: mm_proto::Response) {
-        let Some(device) = self.devices.of_ring(ring).and_then(|index| self.devices.get_mut(index)) else {
-            return;
-        };
+        let Some(index) = self.devices.of_ring(ring) else { return };
         self.engine.stamp(&mut response, self.clock.now_ns());
+        self.devices.trace.replied(index, &response);
+        let Some(device) = self.devices.get_mut(index) else { return };
         // There is a place for each request that was taken: full is a bug of ours, and this client asks again.
         if device.back.push_response(&response.encode()).is_err() {
             log::error!("bug: no place for a response on ring {}", ring.0);

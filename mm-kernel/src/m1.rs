@@ -10,6 +10,7 @@ use xen_drivers::{Frame, Platform};
 
 use crate::block::Block;
 use crate::config::Config;
+use crate::control::Control;
 use crate::devices::Devices;
 use crate::disks::Disk;
 use crate::effects::Hands;
@@ -35,6 +36,8 @@ pub struct M1 {
     /// Held so that it is never bound twice; its events only wake the loop.
     pub(crate) _timer: Port,
     pub(crate) network: Network,
+    /// What dom0 has M1 do.
+    pub(crate) control: Control,
     /// A disk and an info page for each volume that has one.
     pub(crate) disks: &'static mut [Option<&'static mut Disk>],
     pub(crate) infos: &'static mut [Option<Frame>],
@@ -137,7 +140,17 @@ impl M1 {
                 Err(error) => log::error!("no endpoint: {error}"),
             }
         }
-        let Some(service) = &mut self.network.service else { return };
+        if self.network.service.is_none() {
+            return;
+        }
+        let (mut facts, network, _) = self.facts(now);
+        let Some(service) = &mut network.service else { return };
+        network.deadline = service.poll(network.card, now, Some(facts.now), &mut facts);
+        network.card.flush();
+    }
+
+    /// What pages are made of at this moment, and the two that show them.
+    pub(crate) fn facts(&mut self, now: u64) -> (Facts<'_>, &mut Network, &mut Control) {
         let host = Host {
             version: self.hypervisor.xen_version(),
             grant_frames: self.platform.grants.frames(),
@@ -149,7 +162,7 @@ impl M1 {
             console_dropped: self.console.dropped(),
         };
         let wall = self.clock.unix_ns() / 1_000_000_000;
-        let mut facts = Facts {
+        let facts = Facts {
             config: &self.config,
             engine: &mut self.engine,
             block: &self.block,
@@ -162,11 +175,11 @@ impl M1 {
             closed: self.closed,
             strangers: self.backend.strangers(now),
             turns: self.turns,
+            control: self.control.counters(),
             started: self.started,
             now: wall,
             ready: self.volumes.iter().any(|volume| volume.state == VolumeState::Serving),
         };
-        self.network.deadline = service.poll(self.network.card, now, Some(wall), &mut facts);
-        self.network.card.flush();
+        (facts, &mut self.network, &mut self.control)
     }
 }

@@ -46,6 +46,7 @@ impl M1 {
             }
         }
         self.xenstore_turn(now);
+        self.control_turn();
         self.disks_turn();
         let _ = self.overlays_turn();
         let mut more = self.devices_turn(now);
@@ -89,6 +90,7 @@ impl M1 {
             self.rechecked = now;
             self.devices.sweep();
             self.versions_turn();
+            self.control.recheck();
         }
         for _ in 0..MESSAGES {
             match self.xenstore.poll() {
@@ -101,6 +103,7 @@ impl M1 {
                     if let Some(overlays) = &mut self.overlays {
                         let _ = overlays.on_message(message);
                     }
+                    let _ = self.control.on_message(message);
                     let _ = self.backend.on_message(message);
                 }
                 Ok(None) => break,
@@ -118,6 +121,7 @@ impl M1 {
         if let Some(overlays) = &mut self.overlays {
             overlays.advance(&mut self.xenstore.client, now);
         }
+        self.control.advance(&mut self.xenstore.client);
         self.backend_turn(now);
         if let Err(fault) = self.xenstore.flush() {
             log::error!("xenstore: {fault}");
@@ -245,6 +249,7 @@ impl M1 {
                 let Some(device) = self.devices.get_mut(index) else { break };
                 match device.back.pop_request() {
                     Ok(Some(words)) => {
+                        self.devices.trace.took(index, &words);
                         let handled =
                             self.engine.handle_words(now, ring, &words, &mut self.lending, &mut effects);
                         self.hands().perform(&effects);

@@ -146,6 +146,15 @@ impl Client {
         self.request(Kind::Rm, transaction, &[path.as_bytes(), b"\0"])
     }
 
+    /// Asks for a node's permissions; the reply is what [`Self::set_perms`] takes, each entry with a NUL behind. [`Permission`](crate::Permission)
+    /// reads one.
+    ///
+    /// # Errors
+    /// See [`Self::request`].
+    pub fn get_perms(&mut self, transaction: Transaction, path: &str) -> Result<RequestId, SendError> {
+        self.request(Kind::GetPerms, transaction, &[path.as_bytes(), b"\0"])
+    }
+
     /// Sets a node's permissions, e.g. `["n5", "r0"]`: the owner with everybody else's right, then single domains.
     ///
     /// # Errors

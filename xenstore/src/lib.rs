@@ -21,6 +21,7 @@ mod error;
 pub mod fake;
 pub mod handshake;
 mod path;
+mod permission;
 mod receiver;
 mod state;
 pub mod wire;
@@ -30,6 +31,7 @@ pub use client::{Client, MAX_OUTSTANDING, RequestId, SendError, Transaction};
 pub use connection::{Connection, Fault, Incoming};
 pub use error::Refusal;
 pub use path::{PATH_MAX, PathBuf, TooLong, number, path};
+pub use permission::{Permission, only_domain_writes};
 pub use receiver::{Malformed, Message, Receiver, Reply, WatchEvent};
 pub use state::XenbusState;
 

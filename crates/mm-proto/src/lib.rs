@@ -11,12 +11,14 @@
 mod bitmap;
 mod info;
 mod message;
+mod names;
 #[cfg(test)]
 mod tests;
 
 pub use bitmap::Bitmap;
 pub use info::{InfoError, InfoPage, SnapshotInfo, VolumeIdentity};
 pub use message::{AbortReason, DecodeError, Request, RequestBody, Response, Status, Timing};
+pub use names::{operation_name, status_name};
 
 /// Version that this crate speaks. A client and M1 use the highest version that both know.
 pub const VERSION: u32 = 2;

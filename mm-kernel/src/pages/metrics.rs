@@ -153,6 +153,13 @@ fn faults(facts: &Facts<'_>, out: &mut Exposition<'_>) -> fmt::Result {
             "Frontends that named M1, of devices that dom0 did not make; nothing was done about them.",
             facts.strangers,
         ),
+        ("m1_control_requests_total", "Requests on the control channel.", facts.control.answered),
+        ("m1_control_failures_total", "Of those, answered with an error.", facts.control.failed),
+        (
+            "m1_control_refused_total",
+            "Of those, in a node that others than domain 0 could write.",
+            facts.control.refused,
+        ),
     ] {
         out.counter(name, help, value)?;
     }

@@ -8,6 +8,7 @@ use xen_sys::DomId;
 
 use crate::block::Block;
 use crate::config::Config;
+use crate::control::Counters;
 use crate::lending::Lending;
 use crate::overlays::Overlays;
 use crate::refusals::Refusals;
@@ -52,6 +53,8 @@ pub struct Facts<'a> {
     pub closed: u64,
     /// Times that somebody forged the frontend of a device that dom0 did not make.
     pub strangers: u64,
+    /// What dom0 asked.
+    pub control: Counters,
     /// Turns of the loop.
     pub turns: u64,
     /// Seconds since 1970 at boot.

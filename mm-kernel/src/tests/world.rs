@@ -16,7 +16,7 @@ use xen_drivers::netfront::NetFront;
 use xen_drivers::vbdback::{SETTLE_NS, Slot, VbdBackend};
 use xen_drivers::{Frame, Platform};
 use xenstore::Connection;
-use xenstore::fake::{FakeXenstored, Flavour};
+use xenstore::fake::{ConnectionId, FakeXenstored, Flavour};
 
 use super::client::{Client, Published};
 use super::disk::Disk;
@@ -24,12 +24,14 @@ use super::stock::Stock;
 use super::store_disk;
 use crate::block::{Block, BlockMemory};
 use crate::config::Config;
+use crate::control::{Control, Window};
 use crate::devices::{DeviceMemory, Devices, NOBODY};
 use crate::disks;
 use crate::lending::Lending;
 use crate::m1::{M1, Network};
 use crate::pages::{Facts, Host};
 use crate::refusals::Refusals;
+use crate::trace::Trace;
 use crate::volumes::{VolumeFacts, VolumeState, Volumes};
 
 pub(crate) const XVDA: u32 = 51712;
@@ -48,7 +50,9 @@ pub(crate) struct World {
     pub(crate) m1: M1,
     /// M1's domain.
     pub(crate) domain: FakeDomain,
-    dom0: FakeDomain,
+    pub(crate) dom0: FakeDomain,
+    /// M1's connection.
+    pub(crate) connection: ConnectionId,
     pub(crate) disks: Vec<Disk>,
     /// The disk of `store_disk=`.
     pub(crate) store_disk: Option<Disk>,
@@ -94,11 +98,11 @@ impl World {
     /// The same while no disk answers yet.
     pub(crate) fn stalled(options: &str, frames: u32) -> Self {
         let xen = FakeXen::new();
-        let dom0 = xen.domain(4, 1);
+        let dom0 = xen.dom0(4, 1);
         let domain = xen.domain(4096, GRANT_FRAMES);
         let page = domain.pages(1).first().expect("one");
         let mut store = FakeXenstored::new(Flavour::Ocaml);
-        store.introduce(domain.id().0, page);
+        let connection = store.introduce(domain.id().0, page);
         let config = Config::parse(options);
         let disks = (0..)
             .zip(&config.volumes)
@@ -113,7 +117,7 @@ impl World {
         });
         let m1 = build(config, &domain, dom0.id(), page, frames);
         let (clients, stocks) = (Vec::new(), Vec::new());
-        let mut world = Self { xen, store, m1, domain, dom0, disks, store_disk, clients, stocks };
+        let mut world = Self { xen, store, m1, domain, dom0, connection, disks, store_disk, clients, stocks };
         world.connect_store();
         world.run();
         world
@@ -317,6 +321,7 @@ impl World {
             ring_faults: m1.ring_faults,
             closed: m1.closed,
             strangers: m1.backend.strangers(0),
+            control: m1.control.counters(),
             turns: m1.turns,
             started: m1.started,
             now: m1.started + 5,
@@ -355,6 +360,7 @@ fn build(
         by_ring: slice(count, |_| NOBODY),
         free: slice(count, |index| Some(frame(index))),
         stuck: slice(count, |_| None),
+        trace: Trace::new(rows(count), rows(count * 8)),
     };
     let mut volumes = Volumes::new();
     for volume in &config.volumes {
@@ -439,6 +445,7 @@ fn build(
         xenstore: Connection::new(store_page),
         xenstore_port: domain.evtchn_alloc_unbound(dom0).expect("a port"),
         _timer: domain.evtchn_bind_virq(Virq::Timer).expect("a port"),
+        control: Control::new(Window::new(platform, &[frame(0), frame(0)], slice(10 << 10, |_| 0))),
         network: Network { card: Box::leak(Box::new(card)), memory: None, service: None, deadline: None },
         disks,
         infos,

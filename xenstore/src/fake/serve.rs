@@ -91,6 +91,13 @@ impl FakeXenstored {
                     tree.children(&path).iter().flat_map(|name| [name.as_bytes(), b"\0"].concat()).collect();
                 return if names.len() > PAYLOAD_MAX { Err("E2BIG") } else { Ok(names) };
             }
+            Kind::GetPerms => {
+                let node = tree.node(&path).ok_or_else(|| missing(flavour, tree, &path, domain))?;
+                if !node.readable(domain) {
+                    return Err("EACCES");
+                }
+                return Ok(node.perms.iter().flat_map(|perm| format!("{perm}\0").into_bytes()).collect());
+            }
             Kind::Write | Kind::Mkdir => {
                 let value = payload.get(first.len() + 1..).unwrap_or_default();
                 if domain != 0 && value.len() > quota.value {

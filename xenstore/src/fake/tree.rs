@@ -38,6 +38,18 @@ impl Perm {
     }
 }
 
+impl core::fmt::Display for Perm {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        let letter = match self.right {
+            Right::None => 'n',
+            Right::Read => 'r',
+            Right::Write => 'w',
+            Right::Both => 'b',
+        };
+        write!(f, "{letter}{}", self.domain)
+    }
+}
+
 #[derive(Clone, Debug)]
 pub(super) struct Node {
     pub(super) value: Vec<u8>,

@@ -2,7 +2,9 @@ use proptest::prelude::*;
 
 use crate::receiver::Raw;
 use crate::wire::{HEADER, Header, Kind, PAYLOAD_MAX};
-use crate::{Client, Receiver, Refusal, SendError, Transaction, XenbusState, number};
+use crate::{
+    Client, Permission, Receiver, Refusal, SendError, Transaction, XenbusState, number, only_domain_writes,
+};
 
 #[test]
 fn kinds_have_their_numbers() {
@@ -121,5 +123,38 @@ proptest! {
         if receiver.whole() == Ok(true) {
             let _ = receiver.message();
         }
+    }
+}
+
+#[test]
+fn who_may_write_is_read_from_the_permissions() {
+    assert_eq!(Permission::parse(b"b12"), Some(Permission { domain: 12, read: true, write: true }));
+    for nonsense in [b"".as_slice(), b"n", b"x1", b"n-1", b"n70000", b"1"] {
+        assert_eq!(Permission::parse(nonsense), None, "{nonsense:?}");
+    }
+    // oxenstored leaves the last NUL out.
+    for only_dom0 in [b"n0\0".as_slice(), b"r0", b"n0\0r5\0", b"n0\0n5\0r7", b"n0\0b0"] {
+        assert!(only_domain_writes(only_dom0, 0), "{}", only_dom0.escape_ascii());
+    }
+    for others in [b"".as_slice(), b"\0", b"w0", b"b0", b"n5", b"n5\0b0", b"n0\0w5\0", b"n0\0b5", b"n0\0junk"]
+    {
+        assert!(!only_domain_writes(others, 0), "{}", others.escape_ascii());
+    }
+}
+
+#[test]
+fn permissions_are_told_as_they_were_set() {
+    for flavour in [crate::fake::Flavour::Ocaml, crate::fake::Flavour::C] {
+        let (mut server, _, mut connection) = super::store(flavour, 5);
+        server.set("/local/domain/5/x", "1");
+        connection.client.get_perms(Transaction::NONE, "x").expect("room");
+        connection.client.write(Transaction::NONE, "data/y", b"1").expect("room");
+        connection.client.set_perms(Transaction::NONE, "data/y", &["n5", "b7"]).expect("room");
+        connection.client.get_perms(Transaction::NONE, "data/y").expect("room");
+        connection.client.get_perms(Transaction::NONE, "data/z").expect("room");
+        let heard = super::hear(&mut server, &mut connection);
+        assert_eq!(heard[0], "ok n0\0r5");
+        assert_eq!(heard[3], "ok n5\0b7");
+        assert_eq!(heard[4], "no NotFound");
     }
 }

@@ -87,7 +87,18 @@ impl FakeXen {
     /// A new domain that may have `pages` frames and a grant table of `grant_frames`. Its number is the next one from 1 on.
     #[must_use]
     pub fn domain(&self, pages: usize, grant_frames: u32) -> FakeDomain {
-        let (id, shared_info, area) = self.lock().create(pages, grant_frames);
+        let id = self.lock().number();
+        self.create(id, pages, grant_frames)
+    }
+
+    /// Domain 0, for who cares that it is that one. There can be one.
+    #[must_use]
+    pub fn dom0(&self, pages: usize, grant_frames: u32) -> FakeDomain {
+        self.create(DomId(0), pages, grant_frames)
+    }
+
+    fn create(&self, id: DomId, pages: usize, grant_frames: u32) -> FakeDomain {
+        let (shared_info, area) = self.lock().create(id, pages, grant_frames);
         let source: &'static Source = Box::leak(Box::new(Source { xen: self.clone(), id }));
         let grants = Box::leak(Box::new(GrantTable::new(area, source)));
         FakeDomain { xen: self.clone(), id, shared_info, grants }

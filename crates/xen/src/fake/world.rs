@@ -83,13 +83,19 @@ impl World {
         }
     }
 
-    pub(super) fn create(
-        &mut self,
-        max_pages: usize,
-        grant_frames: u32,
-    ) -> (DomId, &'static PageWords, &'static [PageWords]) {
+    /// The number of the next domain.
+    pub(super) fn number(&mut self) -> DomId {
         let id = DomId(self.next_domain);
         self.next_domain += 1;
+        id
+    }
+
+    pub(super) fn create(
+        &mut self,
+        id: DomId,
+        max_pages: usize,
+        grant_frames: u32,
+    ) -> (&'static PageWords, &'static [PageWords]) {
         let shared_info = new_page();
         let grant_area = new_pages(grant_frames as usize);
         self.domains.insert(
@@ -112,7 +118,7 @@ impl World {
             },
         );
         self.write_time(shared_info);
-        (id, shared_info, grant_area)
+        (shared_info, grant_area)
     }
 
     /// The domain that makes a call.
