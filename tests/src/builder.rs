@@ -14,7 +14,7 @@ use crate::cpio::Archive;
 use crate::dom0::Dom0;
 use crate::image::Image;
 use crate::qemu::{Accelerator, Disk, Forward, Machine};
-use crate::{accelerator, host, initramfs, stage};
+use crate::{accelerator, host, initramfs, stage, tool};
 
 /// Scripts that can run at the same time.
 const SESSIONS: usize = 4;
@@ -86,6 +86,11 @@ impl Builder {
         self.files.push((image.path.clone(), format!("/srv/m1/{}", image.name)));
         self.images.push(image.clone());
         self
+    }
+
+    /// Puts `m1ctl` into dom0, where the shell finds it.
+    pub fn m1ctl(self) -> Result<Self> {
+        Ok(self.file(tool::m1ctl()?, "/usr/sbin/m1ctl"))
     }
 
     /// Puts a file of the host (or a directory with all below it) into dom0.

@@ -46,7 +46,8 @@ pub fn build(name: &str) -> Result<Image> {
     let directory = paths::workspace().join("target/image");
     fs::create_dir_all(&directory)?;
     let _lock = paths::lock("image")?;
-    let built = compile(name, &directory.join("build"))?;
+    let arguments = ["--profile", "kernel", "--features", "image"];
+    let built = compile(name, &arguments, &flags(), &directory.join("build"))?;
     let (path, debug) = (directory.join(name), directory.join(format!("{name}.debug")));
     let newer = |a: &Path, b: &Path| -> bool {
         let time = |path: &Path| fs::metadata(path).and_then(|data| data.modified()).ok();
@@ -69,12 +70,12 @@ pub fn build(name: &str) -> Result<Image> {
     Ok(Image { name: name.to_owned(), path, debug, bytes })
 }
 
-/// Runs cargo and gives the program it made.
-fn compile(name: &str, target: &Path) -> Result<PathBuf> {
+/// Runs cargo with these arguments and flags for the compiler, and gives the program it made.
+pub(crate) fn compile(name: &str, arguments: &[&str], flags: &[String], target: &Path) -> Result<PathBuf> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
     command.current_dir(paths::workspace());
-    command.args(["build", "--quiet", "--profile", "kernel", "--features", "image", "--package", name]);
+    command.args(["build", "--quiet", "--locked", "--package", name]).args(arguments);
     command.args(["--bin", name, "--message-format", "json-render-diagnostics", "--target-dir"]).arg(target);
     // What a test or an xtask was itself built with is of no concern here.
     for (variable, _) in std::env::vars_os() {
@@ -86,7 +87,7 @@ fn compile(name: &str, target: &Path) -> Result<PathBuf> {
             command.env_remove(&variable);
         }
     }
-    command.env("CARGO_ENCODED_RUSTFLAGS", flags().join("\x1f"));
+    command.env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"));
     let done = command.stderr(Stdio::inherit()).output().context("cannot run cargo")?;
     ensure!(done.status.success(), "{name} does not build");
     for line in done.stdout.split(|byte| *byte == b'\n') {
@@ -100,10 +101,14 @@ fn compile(name: &str, target: &Path) -> Result<PathBuf> {
     bail!("cargo does not say where {name} is")
 }
 
-/// The compiler's flags: no red zone, and no path of this machine in the image.
+/// The compiler's flags for an image: no red zone.
 fn flags() -> Vec<String> {
-    let mut flags = vec![NO_RED_ZONE.to_owned()];
-    flags.push(format!("--remap-path-prefix={}=.", paths::workspace().display()));
+    [vec![NO_RED_ZONE.to_owned()], remap()].concat()
+}
+
+/// No path of this machine in what is built.
+pub(crate) fn remap() -> Vec<String> {
+    let mut flags = vec![format!("--remap-path-prefix={}=.", paths::workspace().display())];
     let home =
         std::env::var("CARGO_HOME").or_else(|_| std::env::var("HOME").map(|home| format!("{home}/.cargo")));
     if let Ok(home) = home {

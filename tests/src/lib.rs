@@ -50,6 +50,7 @@ pub mod stage;
 pub mod symbols;
 pub mod system;
 pub mod terminal;
+pub mod tool;
 pub mod unikernel;
 pub mod volume;
 pub mod xen_memory;

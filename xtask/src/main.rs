@@ -6,6 +6,7 @@ mod dom0;
 mod image;
 mod shell;
 mod test;
+mod tool;
 mod volume;
 
 use std::process::ExitCode;
@@ -32,6 +33,8 @@ enum Command {
         /// Builds only these
         names: Vec<String>,
     },
+    /// Builds m1ctl, dom0's command line, as a static program and prints its path
+    M1ctl,
     /// Runs all tests, with --full in their longer forms
     Test(test::Arguments),
     /// Measures what the budgets are about and prints the table
@@ -52,6 +55,7 @@ fn main() -> ExitCode {
         Command::Dom0(arguments) => dom0::run(arguments),
         Command::Shell(arguments) => shell::run(&arguments),
         Command::Image { names } => image::run(&names),
+        Command::M1ctl => tool::run(),
         Command::Test(arguments) => test::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
         Command::Volume(command) => volume::run(command),

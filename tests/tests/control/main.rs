@@ -1,0 +1,4 @@
+//! dom0's command line on real Xen: `m1ctl` against an M1 with clients. The scenarios share one machine and one M1.
+
+mod asks;
+mod bed;
