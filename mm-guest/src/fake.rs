@@ -4,10 +4,14 @@
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::rc::Rc;
+use std::string::String;
+
+use mm_proto::{CAPTURE_MAX, SnapshotInfo};
 
 use crate::machine::{
-    Exit, FrameCount, Lent, Machine, NotThere, OutOfFrames, ProcessorTime, Prot, Registers, SharedMap,
-    SharedPage, VolumeError,
+    Exit, FrameCount, FreezeAnswer, FreezeStep, Lent, Machine, NotThere, OutOfFrames, ProcessorTime, Prot,
+    Registers, SharedMap, SharedPage, Source, VolumeError,
 };
 use crate::page::{UserPage, VolumePage};
 
@@ -50,6 +54,105 @@ pub(crate) struct Fake {
     pub(crate) console: Vec<u8>,
     pub(crate) input: VecDeque<u8>,
     pub(crate) fpu: [u8; 512],
+    pub(crate) vectors: Option<[u8; 256]>,
+    /// M1's frozen part.
+    pub(crate) frozen: Frozen,
+}
+
+/// Snapshots as M1 has them: shared by the machines of one test.
+#[derive(Clone, Default)]
+pub(crate) struct Frozen(pub(crate) Rc<RefCell<FrozenPart>>);
+
+/// What M1 knows.
+#[derive(Default)]
+pub(crate) struct FrozenPart {
+    pub(crate) pages: Vec<[u8; 4096]>,
+    /// Order a freeze of whoever asks next.
+    pub(crate) ordered: bool,
+    pub(crate) answer: Option<FreezeAnswer>,
+    /// Steps in which a request is said to be under way still.
+    pub(crate) slow: u32,
+    /// Pages that there is room for.
+    pub(crate) room: usize,
+    /// Captures that succeed before one is refused, if not all.
+    pub(crate) captures: Option<u32>,
+    /// What was done, in words.
+    pub(crate) steps: Vec<String>,
+    pub(crate) kept: Vec<u32>,
+    /// Heads of complete snapshots.
+    pub(crate) heads: Vec<u32>,
+    pub(crate) hot: mm_proto::HotPage,
+    pub(crate) thawed: u32,
+    /// The snapshot that the next machine begins with.
+    pub(crate) snapshot: Option<SnapshotInfo>,
+}
+
+/// First page of the frozen part.
+const FIRST: u64 = mm_proto::FROZEN_FIRST;
+
+impl FrozenPart {
+    pub(crate) fn page(&self, page: VolumePage) -> Option<&[u8; 4096]> {
+        self.pages.get(usize::try_from(page.0.checked_sub(FIRST)?).ok()?)
+    }
+
+    fn capture(&mut self, bytes: [u8; 4096]) -> u32 {
+        let known = self.pages.iter().position(|page| *page == bytes);
+        let index = known.unwrap_or_else(|| {
+            self.pages.push(bytes);
+            self.pages.len() - 1
+        });
+        FIRST as u32 + index as u32
+    }
+
+    fn step(&mut self, step: &FreezeStep<'_, ()>, contents: Vec<[u8; 4096]>) -> FreezeAnswer {
+        self.steps.push(match step {
+            FreezeStep::Begin(pages) => std::format!("begin {pages}"),
+            FreezeStep::Capture(_) => std::format!("capture {}", contents.len()),
+            FreezeStep::Keep(page, bitmap) => {
+                self.kept.extend(bitmap.iter().map(|offset| *page as u32 + offset));
+                std::format!("keep {}", bitmap.count())
+            }
+            FreezeStep::Commit(..) => "commit".into(),
+            FreezeStep::Abort(reason) => std::format!("abort {reason:?}"),
+        });
+        match step {
+            FreezeStep::Begin(pages) if *pages as usize > self.room => return FreezeAnswer::NoRoom,
+            FreezeStep::Capture(_) => match &mut self.captures {
+                Some(0) => return FreezeAnswer::Refused,
+                Some(left) => *left -= 1,
+                None => {}
+            },
+            FreezeStep::Commit(head, _) => self.heads.push(*head as u32),
+            _ => {}
+        }
+        let mut numbers = [0; CAPTURE_MAX];
+        for (number, bytes) in numbers.iter_mut().zip(contents) {
+            *number = self.capture(bytes);
+        }
+        FreezeAnswer::Done(numbers)
+    }
+
+    /// Takes a step of any machine's.
+    pub(crate) fn take<F>(&mut self, step: &FreezeStep<'_, F>, contents: Vec<[u8; 4096]>) {
+        let plain: FreezeStep<'_, ()> = match step {
+            FreezeStep::Begin(pages) => FreezeStep::Begin(*pages),
+            FreezeStep::Capture(_) => FreezeStep::Capture(&[]),
+            FreezeStep::Keep(page, bitmap) => FreezeStep::Keep(*page, *bitmap),
+            FreezeStep::Commit(head, standstill) => FreezeStep::Commit(*head, *standstill),
+            FreezeStep::Abort(reason) => FreezeStep::Abort(*reason),
+        };
+        assert!(self.answer.is_none(), "one step at a time");
+        self.answer = Some(self.step(&plain, contents));
+    }
+
+    /// The answer, unless M1 is slow.
+    pub(crate) fn take_answer(&mut self) -> Option<FreezeAnswer> {
+        if self.slow > 0 {
+            self.slow -= 1;
+            return None;
+        }
+        self.answer.take()
+    }
 }
 
 impl Fake {
@@ -78,15 +181,21 @@ impl Fake {
             console: Vec::new(),
             input: VecDeque::new(),
             fpu: [0; 512],
+            vectors: None,
+            frozen: Frozen(Rc::new(RefCell::new(FrozenPart { room: usize::MAX, ..FrozenPart::default() }))),
         }
     }
 
-    fn page(&self, page: VolumePage) -> Result<&[u8], VolumeError> {
+    fn page(&self, page: VolumePage) -> Result<[u8; 4096], VolumeError> {
         if self.unreadable.contains(&page.0) {
             return Err(VolumeError::Unreadable);
         }
+        if page.0 >= FIRST {
+            return self.frozen.0.borrow().page(page).copied().ok_or(VolumeError::Unreadable);
+        }
         let start = page.0 as usize * 4096;
-        self.volume.get(start..start + 4096).ok_or(VolumeError::Unreadable)
+        let bytes = self.volume.get(start..start + 4096).and_then(|bytes| bytes.try_into().ok());
+        bytes.ok_or(VolumeError::Unreadable)
     }
 
     /// Places where a shared page is mapped.
@@ -223,8 +332,7 @@ impl Machine for Fake {
                 to.copy_from_slice(&frame.0.borrow()[range])
             }
             Some(Mapped::Shared(page, _)) => {
-                let start = page.0 as usize * 4096;
-                to.copy_from_slice(&self.volume[start..start + 4096][range]);
+                to.copy_from_slice(&self.page(*page).expect("what is mapped is there")[range]);
             }
             _ => return Err(NotThere { address }),
         }
@@ -254,7 +362,8 @@ impl Machine for Fake {
         if self.window == 0 {
             return Ok(Lent::CopyOnly);
         }
-        let pages = self.volume.len() as u64 / 4096;
+        let frozen = FIRST + self.frozen.0.borrow().pages.len() as u64;
+        let pages = if page.0 >= FIRST { frozen } else { self.volume.len() as u64 / 4096 };
         self.held.extend(page.0..(page.0 + self.window).min(pages));
         Ok(Lent::Granted)
     }
@@ -265,7 +374,7 @@ impl Machine for Fake {
         }
         match self.page(page) {
             Ok(bytes) => {
-                to.0.borrow_mut().copy_from_slice(bytes);
+                to.0.borrow_mut().copy_from_slice(&bytes);
                 Ok(to)
             }
             Err(error) => Err((Some(to), error)),
@@ -291,6 +400,77 @@ impl Machine for Fake {
         self.revoked.push((page, count));
     }
 
+    fn volume_identity(&self) -> mm_proto::VolumeIdentity {
+        [9; 32]
+    }
+
+    fn snapshot(&self) -> Option<SnapshotInfo> {
+        self.frozen.0.borrow().snapshot
+    }
+
+    fn freeze_ordered(&mut self) -> bool {
+        core::mem::take(&mut self.frozen.0.borrow_mut().ordered)
+    }
+
+    fn freeze_send(&mut self, step: FreezeStep<'_, Frame>) {
+        let content = |source: &Source<'_, Frame>| match source {
+            Source::Frame(frame) => **frame.0.borrow(),
+            Source::Mapped(page) => match self.mapped.get(&page.0) {
+                Some(Mapped::Private(frame, prot)) => {
+                    assert_eq!(*prot, read_only(*prot), "{page:?} may change");
+                    **frame.0.borrow()
+                }
+                _ => panic!("{page:?} is not there to be captured"),
+            },
+        };
+        let contents = match step {
+            FreezeStep::Capture(sources) => sources.iter().map(content).collect(),
+            _ => Vec::new(),
+        };
+        self.frozen.0.borrow_mut().take(&step, contents);
+    }
+
+    fn freeze_answer(&mut self) -> Option<FreezeAnswer> {
+        self.frozen.0.borrow_mut().take_answer()
+    }
+
+    fn freeze_await(&mut self) -> FreezeAnswer {
+        self.frozen.0.borrow_mut().answer.take().expect("something was sent")
+    }
+
+    fn write_protect(&mut self, pages: &mut dyn Iterator<Item = UserPage>) {
+        for page in pages {
+            match self.mapped.get_mut(&page.0) {
+                Some(Mapped::Private(_, prot)) => *prot = read_only(*prot),
+                _ => panic!("{page:?} is not private"),
+            }
+        }
+    }
+
+    fn map_ahead(&mut self, maps: &[SharedMap]) -> u64 {
+        let mut done = 0;
+        for (index, map) in maps.iter().enumerate() {
+            if self.held.contains(&map.volume.0) {
+                let before = self.mapped.insert(map.page.0, Mapped::Shared(map.volume, map.exec));
+                assert!(before.is_none(), "{:?} is filled twice", map.page);
+                done |= 1 << index;
+            }
+        }
+        done
+    }
+
+    fn touched(&self, _page: UserPage) -> bool {
+        false
+    }
+
+    fn tell_thawed(&mut self) {
+        self.frozen.0.borrow_mut().thawed += 1;
+    }
+
+    fn tell_hot(&mut self, page: u64, bitmap: mm_proto::Bitmap) {
+        self.frozen.0.borrow_mut().hot.add(page as u32, &bitmap);
+    }
+
     fn asked_to_end(&mut self) -> bool {
         core::mem::take(&mut self.end_asked)
     }
@@ -313,8 +493,22 @@ impl Machine for Fake {
         self.fpu = *image;
     }
 
+    fn vectors(&self) -> Option<[u8; 256]> {
+        self.vectors
+    }
+
+    fn set_vectors(&mut self, halves: &[u8; 256]) -> bool {
+        self.vectors.replace(*halves).is_some()
+    }
+
+    fn set_processor_time(&mut self, _used: ProcessorTime) {}
+
     fn monotonic(&self) -> u64 {
         self.now
+    }
+
+    fn set_monotonic(&mut self, now: u64) {
+        self.now = now;
     }
 
     fn realtime(&self) -> u64 {
@@ -351,5 +545,14 @@ impl Machine for Fake {
 
     fn console_ready(&mut self) -> bool {
         !self.input.is_empty()
+    }
+}
+
+/// The same without writing.
+fn read_only(prot: Prot) -> Prot {
+    match prot {
+        Prot::ReadWrite => Prot::Read,
+        Prot::ReadWriteExec => Prot::ReadExec,
+        other => other,
     }
 }

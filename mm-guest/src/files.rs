@@ -123,6 +123,42 @@ impl Files {
         Self { fds: Vec::new(), descriptions: Vec::new(), pipes: Vec::new(), limit: 1024 }
     }
 
+    /// Descriptors with their open files, open files, and pipes: what a snapshot keeps.
+    #[expect(clippy::type_complexity, reason = "three tables, taken apart at once")]
+    pub(crate) fn parts(&self) -> (Vec<Option<(u32, bool)>>, &[Option<Description>], &[Option<Pipe>]) {
+        let fds = self.fds.iter().map(|fd| fd.map(|fd| (fd.description, fd.close_on_exec)));
+        (fds.collect(), &self.descriptions, &self.pipes)
+    }
+
+    /// The table with these in it. `None` where something that is named is not there.
+    pub(crate) fn from_parts(
+        fds: Vec<Option<(u32, bool)>>,
+        descriptions: Vec<Option<Description>>,
+        pipes: Vec<Option<Pipe>>,
+        limit: u64,
+    ) -> Option<Self> {
+        let mut files = Self { fds: Vec::new(), descriptions, pipes, limit };
+        let pipe = |id: u32| files.pipe(id).is_some();
+        let sound = files.descriptions.iter().flatten().all(|description| match description.object {
+            Object::PipeReader(id) | Object::PipeWriter(id) => pipe(id),
+            _ => true,
+        });
+        if !sound || fds.len() as u64 > MAX_FDS || limit > MAX_FDS {
+            return None;
+        }
+        for fd in fds {
+            let fd = match fd {
+                Some((description, close_on_exec)) => {
+                    files.descriptions.get_mut(description as usize)?.as_mut()?.references += 1;
+                    Some(Fd { description, close_on_exec })
+                }
+                None => None,
+            };
+            files.fds.push(fd);
+        }
+        Some(files)
+    }
+
     fn entry(&self, fd: u64) -> Result<Fd, Errno> {
         let index = usize::try_from(fd as u32).map_err(|_| Errno::BADF)?;
         self.fds.get(index).copied().flatten().ok_or(Errno::BADF)

@@ -6,6 +6,7 @@ use core::fmt::Write;
 use crate::errno::Errno;
 use crate::exec::ExecError;
 use crate::files::{Description, Files, Object, flags};
+use crate::freeze::{Freezing, ThawError};
 use crate::fs::dev::Device;
 use crate::fs::{Node, OpenError, Vfs, Volume, Walked};
 use crate::machine::{Exit, FrameCount, Machine, Registers};
@@ -33,6 +34,8 @@ pub enum StartError {
     Directory(Errno),
     /// The program itself.
     Program(ExecError),
+    /// The snapshot that it was to go on from.
+    Thaw(ThawError),
 }
 
 /// Figures of the moment, for the last line and for M1.
@@ -67,6 +70,14 @@ pub struct Kernel<M: Machine> {
     /// The toolstack has asked the domain to end.
     end_asked: bool,
     pub(crate) boot_id: [u8; 16],
+    /// Another one in every domain that goes on from a snapshot: `/proc/m1/generation`.
+    pub(crate) generation: [u8; 16],
+    /// M1 has ordered a freeze.
+    pub(crate) freeze_wanted: bool,
+    /// The freeze that is under way.
+    pub(crate) freezing: Option<Freezing<M::Frame>>,
+    /// When the wait ends (monotonic) that the program was in when it was frozen, and whose call it makes again.
+    pub(crate) resume: Option<u64>,
 }
 
 /// Writes a line of the kernel's own to the console.
@@ -104,6 +115,8 @@ impl<M: Machine> Kernel<M> {
         let mut random = Random::new(&seed);
         let mut boot_id = [0; 16];
         random.fill(&mut boot_id);
+        let mut generation = [0; 16];
+        random.fill(&mut generation);
         let root = vfs.root_walked();
         let now = memory.machine.monotonic();
         let mut kernel = Self {
@@ -120,6 +133,10 @@ impl<M: Machine> Kernel<M> {
             ended: None,
             end_asked: false,
             boot_id,
+            generation,
+            freeze_wanted: false,
+            freezing: None,
+            resume: None,
         };
         for complaint in core::mem::take(&mut kernel.options.complaints) {
             kernel.say(format_args!("option ignored: {complaint}"));
@@ -156,8 +173,11 @@ impl<M: Machine> Kernel<M> {
             self.serve();
             self.deliver();
             if let Some(end) = self.ended {
+                self.memory.tell_hot();
+                self.freeze_abandon();
                 return end;
             }
+            self.freeze_now(None);
         }
     }
 
@@ -190,6 +210,8 @@ impl<M: Machine> Kernel<M> {
             self.memory.drop_volume_run(page, count);
             self.memory.machine.revoke_done(page, count);
         }
+        self.freeze_turn();
+        self.memory.hot_turn();
         let (at, interval) = self.process.alarm;
         if at != 0 {
             let now = self.memory.machine.monotonic();
@@ -288,6 +310,7 @@ impl<M: Machine> Kernel<M> {
         while !self.end_asked {
             self.memory.machine.wait(None);
             self.serve();
+            self.freeze_abandon();
         }
     }
 
@@ -331,7 +354,7 @@ impl<M: Machine> Kernel<M> {
     ) -> Result<usize, Errno> {
         match object {
             Object::Volume(inode) => self.vfs.volume.read(&mut self.memory.machine, inode, offset, to),
-            Object::Tmp(_, store) => Ok(self.memory.store.read(&self.memory.machine, *store, offset, to)),
+            Object::Tmp(_, store) => Ok(self.memory.store.read(&mut self.memory.machine, *store, offset, to)),
             _ => Err(Errno::INVAL),
         }
     }

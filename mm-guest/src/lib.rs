@@ -26,6 +26,7 @@ mod exec;
 #[cfg(test)]
 mod fake;
 mod files;
+mod freeze;
 mod fs;
 mod kernel;
 mod machine;
@@ -48,11 +49,12 @@ pub(crate) use release;
 
 pub use errno::Errno;
 pub use exec::{ExecError, ImageError};
+pub use freeze::ThawError;
 pub use fs::OpenError;
 pub use kernel::{End, Figures, Kernel, StartError};
 pub use machine::{
-    Exit, FrameCount, Lent, Machine, NotThere, OutOfFrames, ProcessorTime, Prot, Registers, SharedMap,
-    SharedPage, VolumeError,
+    Exit, FrameCount, FreezeAnswer, FreezeStep, Lent, Machine, NotThere, OutOfFrames, ProcessorTime, Prot,
+    Registers, SharedMap, SharedPage, Source, VolumeError,
 };
 pub use options::Options;
 pub use page::{PAGE_SIZE, USER_END, USER_START, UserPage, VolumePage};

@@ -4,6 +4,8 @@
 //! `machine_xen` in the image is the real one. Tests have two: a table of pages in memory, and a traced process of
 //! the host whose system calls and faults are answered here.
 
+use mm_proto::{AbortReason, CAPTURE_MAX, SnapshotInfo, VolumeIdentity};
+
 use crate::page::{UserPage, VolumePage};
 
 /// What a page-table entry lets the program do.
@@ -18,7 +20,7 @@ pub enum Prot {
 }
 
 /// The program's registers, as they were when it trapped.
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, serde::Serialize, serde::Deserialize)]
 #[expect(missing_docs, reason = "the names are the processor's")]
 pub struct Registers {
     pub rax: u64,
@@ -134,8 +136,45 @@ pub struct FrameCount {
     pub populate_failed: u64,
 }
 
+/// A page to be captured: whatever it lets the program do, its content is taken as it is.
+#[derive(Debug)]
+pub enum Source<'a, F> {
+    /// A private page of the program's.
+    Mapped(UserPage),
+    /// A frame that is not mapped.
+    Frame(&'a F),
+}
+
+/// A step of a freeze, as `mm_proto::RequestBody` has it.
+#[derive(Debug)]
+pub enum FreezeStep<'a, F> {
+    /// The program stands still; so many pages will be captured at most.
+    Begin(u64),
+    /// At most [`CAPTURE_MAX`] pages. None of them may change before the answer.
+    Capture(&'a [Source<'a, F>]),
+    /// Which of 512 pages of the frozen part from this one on are kept.
+    Keep(u64, mm_proto::Bitmap),
+    /// The snapshot is complete: the page that a clone begins with, and nanoseconds of standing still.
+    Commit(u64, u64),
+    /// The freeze is given up.
+    Abort(AbortReason),
+}
+
+/// What came of a step.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum FreezeAnswer {
+    /// Done; after a capture, which page of the frozen part each page has become.
+    Done([u32; CAPTURE_MAX]),
+    /// M1 has no room.
+    NoRoom,
+    /// M1 refused, or could not read a page.
+    Refused,
+    /// M1 is gone.
+    Lost,
+}
+
 /// Nanoseconds of the processor's time.
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, serde::Serialize, serde::Deserialize)]
 pub struct ProcessorTime {
     /// In the program's own code.
     pub user: u64,
@@ -232,6 +271,29 @@ pub trait Machine {
     /// The run is not mapped any more.
     fn revoke_done(&mut self, page: VolumePage, count: u64);
 
+    /// Identity of the volume's content.
+    fn volume_identity(&self) -> VolumeIdentity;
+    /// The snapshot that the volume came with, if it did.
+    fn snapshot(&self) -> Option<SnapshotInfo>;
+    /// Whether M1 has ordered a freeze since this was last asked.
+    fn freeze_ordered(&mut self) -> bool;
+    /// Sends a step of the freeze. One at a time: its answer is to be taken before the next.
+    fn freeze_send(&mut self, step: FreezeStep<'_, Self::Frame>);
+    /// The answer to the last step, if there is one already.
+    fn freeze_answer(&mut self) -> Option<FreezeAnswer>;
+    /// Waits for the answer to the last step, not for ever.
+    fn freeze_await(&mut self) -> FreezeAnswer;
+    /// Lets the program no longer write to these private pages; what else they allow stays.
+    fn write_protect(&mut self, pages: &mut dyn Iterator<Item = UserPage>);
+    /// Maps up to 64 pages whose references are held, each at an absent page; gives the set of those that were, in their order.
+    fn map_ahead(&mut self, maps: &[SharedMap]) -> u64;
+    /// Whether the program has touched a page since [`Machine::map_ahead`] mapped it.
+    fn touched(&self, page: UserPage) -> bool;
+    /// Tells M1 that the program goes on from a snapshot, and what it touched first, as pages of the volume and the frozen part.
+    fn tell_thawed(&mut self);
+    /// Tells M1 which of 512 pages from this one on the program touched soon after its thaw.
+    fn tell_hot(&mut self, page: u64, bitmap: mm_proto::Bitmap);
+
     /// Whether the toolstack has asked the domain to end since this was last called.
     fn asked_to_end(&mut self) -> bool;
 
@@ -244,8 +306,17 @@ pub trait Machine {
     /// Replaces it. Reserved MXCSR bits are cleared, not trusted.
     fn set_fpu(&mut self, image: &[u8; 512]);
 
+    /// Upper halves of the AVX registers, where the program has them.
+    fn vectors(&self) -> Option<[u8; 256]>;
+    /// Replaces them. False where this machine has none.
+    fn set_vectors(&mut self, halves: &[u8; 256]) -> bool;
+    /// Sets the processor time from which this machine counts on.
+    fn set_processor_time(&mut self, used: ProcessorTime);
+
     /// Nanoseconds since some start; never goes back.
     fn monotonic(&self) -> u64;
+    /// Sets the moment that it is now by [`Machine::monotonic`]: a thawed program goes on where it stood.
+    fn set_monotonic(&mut self, now: u64);
     /// Nanoseconds since 1970.
     fn realtime(&self) -> u64;
     /// Ends [`Machine::run`] with [`Exit::Event`] at that moment (monotonic), or not any more.

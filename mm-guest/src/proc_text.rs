@@ -169,6 +169,11 @@ impl<M: Machine> Kernel<M> {
             Text::Empty => Ok(()),
             Text::Fixed(fixed) => page.write_str(fixed),
             Text::BootId => write_uuid(page, &self.boot_id),
+            Text::Generation => write_uuid(page, &self.generation),
+            Text::Snapshot => match self.memory.machine.snapshot() {
+                Some(snapshot) => write_uuid(page, &snapshot.identity),
+                None => Ok(()),
+            },
             Text::Uuid => {
                 let mut bytes = [0; 16];
                 self.random.fill(&mut bytes);

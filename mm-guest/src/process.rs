@@ -2,10 +2,12 @@
 
 use alloc::vec::Vec;
 
+use serde::{Deserialize, Serialize};
+
 use crate::exec::Stack;
 use crate::files::MAX_FDS;
 use crate::fs::Walked;
-use crate::signal::Signals;
+use crate::signal::{FrozenSignals, Signals};
 use crate::vm::STACK_LIMIT;
 
 /// Its number, and its only thread's.
@@ -44,7 +46,75 @@ pub(crate) struct Process {
     pub(crate) bytes_written: u64,
 }
 
+/// The same as a snapshot has it.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(crate) struct FrozenProcess {
+    cwd: Walked,
+    exe: Walked,
+    name: [u8; 16],
+    umask: u32,
+    signals: FrozenSignals,
+    limits: [(u64, u64); RESOURCES],
+    args: (u64, u64),
+    env: (u64, u64),
+    auxiliary: Vec<u8>,
+    robust_list: (u64, u64),
+    dumpable: u64,
+    no_new_privileges: bool,
+    parent_death_signal: u32,
+    started_at: u64,
+    alarm: (u64, u64),
+    bytes_read: u64,
+    bytes_written: u64,
+}
+
 impl Process {
+    /// For a snapshot.
+    pub(crate) fn freeze(&self) -> FrozenProcess {
+        FrozenProcess {
+            cwd: self.cwd.clone(),
+            exe: self.exe.clone(),
+            name: self.name,
+            umask: self.umask,
+            signals: self.signals.freeze(),
+            limits: self.limits,
+            args: self.args,
+            env: self.env,
+            auxiliary: self.auxiliary.clone(),
+            robust_list: self.robust_list,
+            dumpable: self.dumpable,
+            no_new_privileges: self.no_new_privileges,
+            parent_death_signal: self.parent_death_signal,
+            started_at: self.started_at,
+            alarm: self.alarm,
+            bytes_read: self.bytes_read,
+            bytes_written: self.bytes_written,
+        }
+    }
+
+    /// From a snapshot.
+    pub(crate) fn thaw(frozen: FrozenProcess) -> Self {
+        Self {
+            cwd: frozen.cwd,
+            exe: frozen.exe,
+            name: frozen.name,
+            umask: frozen.umask,
+            signals: Signals::thaw(frozen.signals),
+            limits: frozen.limits,
+            args: frozen.args,
+            env: frozen.env,
+            auxiliary: frozen.auxiliary,
+            robust_list: frozen.robust_list,
+            dumpable: frozen.dumpable,
+            no_new_privileges: frozen.no_new_privileges,
+            parent_death_signal: frozen.parent_death_signal,
+            started_at: frozen.started_at,
+            alarm: frozen.alarm,
+            bytes_read: frozen.bytes_read,
+            bytes_written: frozen.bytes_written,
+        }
+    }
+
     pub(crate) fn new(root: Walked, now: u64) -> Self {
         let mut limits = [(INFINITY, INFINITY); RESOURCES];
         limits[STACK] = (STACK_LIMIT, STACK_LIMIT);

@@ -3,6 +3,8 @@
 
 #![expect(clippy::cast_possible_truncation, reason = "times and exception numbers fit")]
 
+#[path = "programs/freeze.rs"]
+mod freeze;
 mod traced;
 
 use std::fs::File;

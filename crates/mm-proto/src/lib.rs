@@ -9,6 +9,7 @@
 #![expect(clippy::cast_possible_truncation)]
 
 mod bitmap;
+mod hot;
 mod info;
 mod message;
 mod names;
@@ -16,6 +17,7 @@ mod names;
 mod tests;
 
 pub use bitmap::Bitmap;
+pub use hot::HotPage;
 pub use info::{InfoError, InfoPage, SnapshotInfo, VolumeIdentity};
 pub use message::{AbortReason, DecodeError, Request, RequestBody, Response, Status, Timing};
 pub use names::{operation_name, status_name};

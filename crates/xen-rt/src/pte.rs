@@ -59,6 +59,16 @@ pub(crate) fn frame(entry: u64) -> Option<Mfn> {
     (entry & F::PRESENT.bits() != 0).then_some(Mfn((entry & FRAME) >> PAGE_SHIFT))
 }
 
+/// The same entry as if the processor had not used it.
+pub(crate) fn not_accessed(entry: u64) -> u64 {
+    entry & !F::ACCESSED.bits()
+}
+
+/// Whether the processor has used the entry.
+pub(crate) fn is_accessed(entry: u64) -> bool {
+    entry & F::ACCESSED.bits() != 0
+}
+
 /// Whether a present entry lets code run.
 pub(crate) fn is_executable(entry: u64) -> bool {
     entry & F::PRESENT.bits() != 0 && entry & F::NO_EXECUTE.bits() == 0

@@ -1,10 +1,12 @@
 //! `/dev`: a fixed table.
 
 use super::{Attributes, DEV_DEVICE, DirEntry, DirSink};
+use serde::{Deserialize, Serialize};
+
 use crate::errno::Errno;
 
 /// A file of `/dev`.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub(crate) enum Device {
     Null,
     Zero,
@@ -24,7 +26,7 @@ pub(crate) enum DevKind {
 }
 
 /// An index into the table.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
 pub(crate) struct DevId(u8);
 
 pub(crate) const ROOT: DevId = DevId(0);

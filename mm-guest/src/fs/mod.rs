@@ -17,6 +17,8 @@ pub(crate) use walk::{Last, SelfLinks, Walked};
 use self::dev::{DevId, DevKind};
 use self::proc::{ProcId, ProcKind};
 use self::tmp::{Kind, SHM_ROOT, TMP_ROOT, Tmp, TmpId};
+use serde::{Deserialize, Serialize};
+
 use crate::errno::Errno;
 use crate::machine::Machine;
 use crate::vm::Memory;
@@ -28,12 +30,25 @@ pub(crate) const DEV_DEVICE: u64 = 0x11;
 pub(crate) const PROC_DEVICE: u64 = 0x12;
 
 /// A file, wherever it is.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub(crate) enum Node {
-    Volume(erofs::Nid),
+    Volume(#[serde(with = "nid")] erofs::Nid),
     Tmp(TmpId),
     Dev(DevId),
     Proc(ProcId),
+}
+
+/// An inode's number in a snapshot's manifest.
+mod nid {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(nid: &erofs::Nid, to: S) -> Result<S::Ok, S::Error> {
+        nid.0.serialize(to)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<erofs::Nid, D::Error> {
+        u64::deserialize(from).map(erofs::Nid)
+    }
 }
 
 /// What `stat` tells. Times are seconds and nanoseconds since 1970.

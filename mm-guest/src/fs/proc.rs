@@ -2,6 +2,8 @@
 //! in `proc_text.rs`.
 
 use super::{Attributes, DirEntry, DirSink, PROC_DEVICE};
+use serde::{Deserialize, Serialize};
+
 use crate::errno::Errno;
 
 /// What an entry of `/proc` is.
@@ -43,10 +45,12 @@ pub(crate) enum Text {
     Fixed(&'static str),
     BootId,
     Uuid,
+    Generation,
+    Snapshot,
 }
 
 /// A file of `/proc`: an entry of the table, or one of the open files.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub(crate) enum ProcId {
     Entry(u8),
     Fd(u32),
@@ -106,6 +110,9 @@ const TABLE: &[(u8, &[u8], ProcKind)] = &[
     (44, b"status", ProcKind::Text(Text::Status)),
     (44, b"stat", ProcKind::Text(Text::SelfStat)),
     (44, b"maps", ProcKind::Text(Text::Maps)),
+    (0, b"m1", ProcKind::Directory),
+    (49, b"generation", ProcKind::Text(Text::Generation)),
+    (49, b"snapshot", ProcKind::Text(Text::Snapshot)),
 ];
 
 impl ProcId {

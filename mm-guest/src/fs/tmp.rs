@@ -3,12 +3,14 @@
 use alloc::vec::Vec;
 
 use super::{Attributes, DirEntry, DirSink, TMP_DEVICE};
+use serde::{Deserialize, Serialize};
+
 use crate::errno::Errno;
 use crate::machine::Machine;
 use crate::vm::{Memory, StoreId};
 
 /// A file, directory or link of this filesystem.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
 pub(crate) struct TmpId(u32);
 
 /// `/tmp`.
@@ -21,7 +23,7 @@ const MAX_NODES: usize = 1 << 16;
 const NAME_MAX: usize = 255;
 
 /// What a node is.
-#[derive(Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub(crate) enum Kind {
     Directory { parent: TmpId, entries: Vec<Name> },
     File(StoreId),
@@ -29,7 +31,7 @@ pub(crate) enum Kind {
 }
 
 /// A name in a directory.
-#[derive(Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub(crate) struct Name {
     name: Vec<u8>,
     id: TmpId,
@@ -37,6 +39,7 @@ pub(crate) struct Name {
     place: u64,
 }
 
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 struct Inode {
     kind: Kind,
     mode: u32,
@@ -49,6 +52,7 @@ struct Inode {
 }
 
 /// The tree.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub(crate) struct Tmp {
     nodes: Vec<Option<Inode>>,
     now: u64,
@@ -64,6 +68,21 @@ impl Tmp {
         let mut nodes = Vec::with_capacity(2);
         nodes.extend([root(TMP_ROOT), root(SHM_ROOT)]);
         Self { nodes, now: 0, next_place: 2 }
+    }
+
+    /// Whether all that it names is there: it may come from a snapshot of anybody's.
+    pub(crate) fn is_sound(&self) -> bool {
+        let directory = |id: TmpId| matches!(self.kind(id), Ok(Kind::Directory { .. }));
+        let sound = |inode: &Inode| match &inode.kind {
+            Kind::Directory { parent, entries } => {
+                directory(*parent) && entries.iter().all(|entry| self.node(entry.id).is_ok())
+            }
+            Kind::File(_) | Kind::Link(_) => true,
+        };
+        self.nodes.len() <= MAX_NODES
+            && directory(TMP_ROOT)
+            && directory(SHM_ROOT)
+            && self.nodes.iter().flatten().all(sound)
     }
 
     /// Sets the time that changes are stamped with, in nanoseconds since 1970.

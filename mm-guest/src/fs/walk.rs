@@ -4,6 +4,8 @@ use alloc::vec::Vec;
 
 use super::proc::{ProcId, ProcKind};
 use super::{Node, Vfs};
+use serde::{Deserialize, Serialize};
+
 use crate::errno::Errno;
 use crate::machine::Machine;
 use crate::vm::Memory;
@@ -23,7 +25,7 @@ pub(crate) enum Last {
 }
 
 /// A file and the absolute path, free of links, by which it was reached.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub(crate) struct Walked {
     pub(crate) node: Node,
     pub(crate) path: Vec<u8>,

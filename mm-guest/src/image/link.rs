@@ -3,8 +3,9 @@
 use alloc::string::String;
 
 use mm_client::{Lookup, OwnFigures, PageError, Window};
+use mm_guest::FreezeAnswer;
 use mm_guest::{Lent, VolumeError, VolumePage};
-use mm_proto::InfoPage;
+use mm_proto::{Bitmap, CAPTURE_MAX, InfoPage, RequestBody, SnapshotInfo, Status, VolumeIdentity};
 use xen::grant::RefPool;
 use xen::{Access, DomId, GrantRef, GrantTable, PageWords};
 use xen_drivers::mapfront::{ClientPlatform, Fetched, Lost, MapFront};
@@ -35,6 +36,13 @@ pub(crate) struct Link {
     copy_only: bool,
     pub(crate) port: xen::Port,
     copy_reference: GrantRef,
+    /// For frames that M1 captures, and how many of them are lent now.
+    capture_references: [GrantRef; CAPTURE_MAX],
+    captured: usize,
+    /// A frame stays M1's for good: no more freezes.
+    stuck: bool,
+    pub(crate) identity: VolumeIdentity,
+    pub(crate) snapshot: Option<SnapshotInfo>,
     window: ForeignWindow,
     /// What the kernel has mapped for itself, in the order of its coming.
     own: [Option<(VolumePage, ForeignPage)>; OWN_PAGES],
@@ -80,6 +88,10 @@ impl Link {
         let front =
             MapFront::connect(platform, &offer, ring.words(), info.words(), rows, largest, PATIENCE_NS)
                 .map_err(|lost| what(format_args!("xvda: {lost:?}")))?;
+        let mut capture_references = [GrantRef(0); CAPTURE_MAX];
+        for reference in &mut capture_references {
+            *reference = REFS.reserve().ok_or_else(room)?;
+        }
         // Both stay mapped for as long as this domain lives.
         let (_, _) = (ring, info);
         Ok(Self {
@@ -90,6 +102,11 @@ impl Link {
             owner: offer.backend,
             copy_only: about.copy_only,
             copy_reference: REFS.reserve().ok_or_else(room)?,
+            capture_references,
+            captured: 0,
+            stuck: false,
+            identity: about.identity,
+            snapshot: about.snapshot,
             window,
             own: [const { None }; OWN_PAGES],
             next_own: 0,
@@ -317,6 +334,83 @@ impl Link {
         if let Some(front) = &mut self.front {
             front.client().report(figures);
             let _ = self.service();
+        }
+    }
+
+    /// Whether M1 has ordered a freeze.
+    pub(crate) fn freeze_ordered(&mut self) -> bool {
+        self.front.as_mut().is_some_and(MapFront::take_freeze_order)
+    }
+
+    /// Sends a step of a freeze; `frames` are those to be captured.
+    pub(crate) fn freeze_send(&mut self, body: RequestBody, frames: &[xen::Mfn]) {
+        let Some(front) = &mut self.front else { return };
+        let body = if frames.is_empty() {
+            body
+        } else {
+            let mut references = [0; CAPTURE_MAX];
+            for ((frame, own), reference) in frames.iter().zip(self.capture_references).zip(&mut references) {
+                if self.stuck || self.grants.permit(own, self.owner, *frame, Access::ReadOnly).is_err() {
+                    break;
+                }
+                *reference = own.0;
+                self.captured += 1;
+            }
+            // One that is not permitted is refused by M1, and the freeze ends.
+            RequestBody::Capture { count: u32::try_from(frames.len()).unwrap_or(1), references }
+        };
+        if let Err(lost) = front.send_freeze(body) {
+            self.lose(lost);
+        }
+    }
+
+    /// The answer to the last step, if it is here.
+    pub(crate) fn freeze_answer(&mut self) -> Option<FreezeAnswer> {
+        let answer = match &mut self.front {
+            Some(front) => front.take_freeze_answer()?,
+            None => (Status::Gone, [0; CAPTURE_MAX]),
+        };
+        Some(self.answered(answer))
+    }
+
+    /// Waits for it.
+    pub(crate) fn freeze_await(&mut self) -> FreezeAnswer {
+        let answer = match &mut self.front {
+            Some(front) => front.await_freeze_answer().map_err(|lost| self.lose(lost)),
+            None => Err(VolumeError::Gone),
+        };
+        self.answered(answer.unwrap_or((Status::Gone, [0; CAPTURE_MAX])))
+    }
+
+    fn answered(&mut self, (status, pages): (Status, [u32; CAPTURE_MAX])) -> FreezeAnswer {
+        for reference in &self.capture_references[..core::mem::take(&mut self.captured)] {
+            // M1 copies and does not map: what it still maps it may read for ever.
+            self.stuck |= self.grants.try_revoke(*reference).is_err();
+        }
+        match status {
+            _ if self.front.is_none() => FreezeAnswer::Lost,
+            Status::Ok if !self.stuck => FreezeAnswer::Done(pages),
+            Status::NoRoom => FreezeAnswer::NoRoom,
+            Status::Gone => FreezeAnswer::Lost,
+            _ => FreezeAnswer::Refused,
+        }
+    }
+
+    /// The program goes on from a snapshot: since the kernel's first instruction, and since the connection, in nanoseconds.
+    pub(crate) fn tell_thawed(&mut self, duration: u64, connected: u64) {
+        self.notice(RequestBody::Thawed { duration, connected });
+    }
+
+    /// What it touched first.
+    pub(crate) fn tell_hot(&mut self, page: u64, bitmap: Bitmap) {
+        self.notice(RequestBody::Hot { page, bitmap });
+    }
+
+    fn notice(&mut self, body: RequestBody) {
+        if let Some(front) = &mut self.front
+            && let Err(lost) = front.notice(body)
+        {
+            self.lose(lost);
         }
     }
 

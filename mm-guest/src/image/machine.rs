@@ -3,9 +3,10 @@
 use core::cell::Cell;
 
 use mm_guest::{
-    Exit, FrameCount, Lent, Machine, NotThere, OutOfFrames, PAGE_SIZE, ProcessorTime, Prot, Registers,
-    SharedMap, SharedPage, UserPage, VolumeError, VolumePage,
+    Exit, FrameCount, FreezeAnswer, FreezeStep, Lent, Machine, NotThere, OutOfFrames, PAGE_SIZE,
+    ProcessorTime, Prot, Registers, SharedMap, SharedPage, Source, UserPage, VolumeError, VolumePage,
 };
+use mm_proto::{Bitmap, RequestBody, SnapshotInfo, VolumeIdentity};
 use xen::{Clock, Events, GrantStatus, Hypervisor, Port, Virq};
 use xen_rt::Boot;
 use xen_rt::user::{self, Frame, FramePool, Unmapped, UserContext, UserSpace};
@@ -39,6 +40,8 @@ pub(crate) struct Xen {
     /// Ticks of the time-stamp counter that the program used, in its own code and in the kernel's: nobody needs nanoseconds at
     /// every trap.
     used: (u64, u64),
+    /// What it had used before it was thawed.
+    used_before: ProcessorTime,
     /// The counter when the program trapped last, and ticks slept since.
     trapped: u64,
     slept: u64,
@@ -61,6 +64,11 @@ pub(crate) struct Xen {
     pub(crate) fault_trace: bool,
     ceiling: u64,
     seed: [u8; 32],
+    /// Added to Xen's clock: a thawed program goes on where it stood.
+    offset: u64,
+    /// When the kernel began, and when it was connected to M1, by Xen's clock.
+    begun: u64,
+    connected: u64,
 }
 
 fn prot(prot: Prot) -> user::Prot {
@@ -81,7 +89,9 @@ fn page(page: UserPage) -> user::UserPage {
 impl Xen {
     /// Connects to M1 and sets up an empty address space; `reserve` frames are the kernel's.
     pub(crate) fn new(mut boot: Boot, mut store: Store, reserve: usize, window: u32) -> Result<Self, What> {
+        let begun = boot.clock.now_ns();
         let link = Link::connect(&mut boot, &mut store, window)?;
+        let connected = boot.clock.now_ns();
         let failed = |what: &str| What::from(what);
         let seed = seed::gather(&boot, &mut store);
         let frames = boot.memory.free_pages();
@@ -99,6 +109,7 @@ impl Xen {
             clock: boot.clock,
             latest: Cell::new(0),
             used: (0, 0),
+            used_before: ProcessorTime::default(),
             trapped: xen::clock::tsc(),
             slept: 0,
             console: boot.console,
@@ -117,6 +128,9 @@ impl Xen {
             fault_trace: false,
             ceiling,
             seed,
+            offset: 0,
+            begun,
+            connected,
         };
         xen.store.watch_shutdown();
         xen.give_back(KEPT);
@@ -127,6 +141,12 @@ impl Xen {
     pub(crate) fn give_back(&mut self, keep: usize) {
         let spare = self.pool.available().saturating_sub(self.pool.reserve() + keep);
         self.pool.give_back(spare);
+    }
+
+    /// A moment of the program's monotonic clock by Xen's.
+    fn system_time(&self, moment: u64) -> u64 {
+        let from_now = moment.saturating_sub(self.clock.now_ns().wrapping_add(self.offset));
+        self.clock.now_ns().saturating_add(from_now)
     }
 
     /// Takes what is pending: input to its buffer, the rest as marks.
@@ -364,6 +384,91 @@ impl Machine for Xen {
         self.called = true;
     }
 
+    fn volume_identity(&self) -> VolumeIdentity {
+        self.link.identity
+    }
+
+    fn snapshot(&self) -> Option<SnapshotInfo> {
+        self.link.snapshot
+    }
+
+    fn freeze_ordered(&mut self) -> bool {
+        self.link.freeze_ordered()
+    }
+
+    fn freeze_send(&mut self, step: FreezeStep<'_, Frame>) {
+        let mut frames: heapless::Vec<xen::Mfn, BATCH> = heapless::Vec::new();
+        let body = match step {
+            FreezeStep::Begin(pages) => RequestBody::Freeze { pages },
+            FreezeStep::Capture(sources) => {
+                frames.extend(sources.iter().map(|source| match source {
+                    Source::Frame(frame) => frame.mfn(),
+                    // What is not there is nobody's frame, and cannot be lent.
+                    Source::Mapped(at) => self.space.private_frame(page(*at)).unwrap_or(xen::Mfn(u64::MAX)),
+                }));
+                RequestBody::Capture { count: 1, references: [0; mm_proto::CAPTURE_MAX] }
+            }
+            FreezeStep::Keep(page, bitmap) => RequestBody::Keep { page, bitmap },
+            FreezeStep::Commit(page, standstill) => RequestBody::Commit { page, standstill },
+            FreezeStep::Abort(reason) => RequestBody::Abort { reason },
+        };
+        self.link.freeze_send(body, &frames);
+    }
+
+    fn freeze_answer(&mut self) -> Option<FreezeAnswer> {
+        self.link.freeze_answer()
+    }
+
+    fn freeze_await(&mut self) -> FreezeAnswer {
+        self.link.freeze_await()
+    }
+
+    fn write_protect(&mut self, pages: &mut dyn Iterator<Item = UserPage>) {
+        let mut pages = pages.map(page);
+        if let Err(error) = self.space.write_protect(&mut pages) {
+            log::error!("pages cannot be made read-only: {error:?}");
+        }
+    }
+
+    fn map_ahead(&mut self, wanted: &[SharedMap]) -> u64 {
+        let mut maps: heapless::Vec<user::SharedMap, BATCH> = heapless::Vec::new();
+        let mut places: heapless::Vec<usize, BATCH> = heapless::Vec::new();
+        let mut statuses = [GrantStatus::GENERAL_ERROR; BATCH];
+        for (index, map) in wanted.iter().enumerate().take(BATCH) {
+            if let Some(reference) = self.link.lookup(map.volume) {
+                let prot = if map.exec { user::Prot::ReadExec } else { user::Prot::Read };
+                let map = user::SharedMap { page: page(map.page), owner: self.link.owner, reference, prot };
+                // There is room for a batch.
+                let _ = (maps.push(map), places.push(index));
+            }
+        }
+        self.space.map_shared(&mut self.pool, &maps, &mut statuses);
+        let mut mapped: heapless::Vec<user::UserPage, BATCH> = heapless::Vec::new();
+        let mut done = 0;
+        for ((index, map), status) in places.iter().zip(&maps).zip(&statuses) {
+            if status.is_okay() {
+                done |= 1 << index;
+                self.link.mapped(wanted[*index].volume);
+                let _ = mapped.push(map.page);
+            }
+        }
+        self.space.forget_accesses(&mapped);
+        done
+    }
+
+    fn touched(&self, at: UserPage) -> bool {
+        self.space.accessed(page(at))
+    }
+
+    fn tell_thawed(&mut self) {
+        let now = self.clock.now_ns();
+        self.link.tell_thawed(now.saturating_sub(self.begun), now.saturating_sub(self.connected));
+    }
+
+    fn tell_hot(&mut self, page: u64, bitmap: Bitmap) {
+        self.link.tell_hot(page, bitmap);
+    }
+
     fn asked_to_end(&mut self) -> bool {
         core::mem::take(&mut self.store_called) && self.store.take_shutdown()
     }
@@ -398,7 +503,10 @@ impl Machine for Xen {
 
     fn processor_time(&self) -> ProcessorTime {
         let (user, system) = self.used;
-        ProcessorTime { user: self.clock.span_ns(user), system: self.clock.span_ns(system) }
+        ProcessorTime {
+            user: self.used_before.user + self.clock.span_ns(user),
+            system: self.used_before.system + self.clock.span_ns(system),
+        }
     }
 
     fn fpu(&self) -> [u8; 512] {
@@ -409,11 +517,27 @@ impl Machine for Xen {
         self.context.fx = *image;
     }
 
+    fn vectors(&self) -> Option<[u8; 256]> {
+        UserContext::upper_halves()
+    }
+
+    fn set_vectors(&mut self, halves: &[u8; 256]) -> bool {
+        UserContext::set_upper_halves(halves)
+    }
+
+    fn set_processor_time(&mut self, used: ProcessorTime) {
+        self.used_before = used;
+    }
+
     fn monotonic(&self) -> u64 {
         // Xen's clocks of two processors may differ, and the domain may change from one to the other.
         let now = self.clock.now_ns().max(self.latest.get());
         self.latest.set(now);
-        now
+        now.wrapping_add(self.offset)
+    }
+
+    fn set_monotonic(&mut self, now: u64) {
+        self.offset = now.wrapping_sub(self.clock.now_ns());
     }
 
     fn realtime(&self) -> u64 {
@@ -422,10 +546,11 @@ impl Machine for Xen {
 
     fn set_alarm(&mut self, at: Option<u64>) {
         self.alarm = at;
-        let _ = self.hypervisor.set_timer(at);
+        let _ = self.hypervisor.set_timer(at.map(|at| self.system_time(at)));
     }
 
     fn wait(&mut self, deadline: Option<u64>) {
+        let deadline = deadline.map(|deadline| self.system_time(deadline));
         let now = self.clock.now_ns();
         if deadline.is_none_or(|deadline| deadline.saturating_sub(now) >= LONG_NS) {
             self.give_back(KEPT_ASLEEP);

@@ -4,7 +4,7 @@ use alloc::string::String;
 use core::fmt::Write;
 
 use mm_client::OwnFigures;
-use mm_guest::{End, Figures, Kernel, Machine, Options};
+use mm_guest::{End, Figures, Kernel, Machine, Options, StartError};
 use xen::ShutdownReason;
 use xen_rt::Boot;
 
@@ -36,10 +36,17 @@ pub(crate) fn main(mut boot: Boot) -> ! {
         }
     };
     xen.fault_trace = fault_trace;
-    let status = match Kernel::start(xen, options) {
-        Ok(mut kernel) => run(&mut kernel, hold),
+    let started = match xen.snapshot() {
+        Some(snapshot) => Kernel::thaw(xen, options, &snapshot),
+        None => Kernel::start(xen, options),
+    };
+    let status = match started {
+        Ok(mut kernel) => run(&mut kernel, hold, u64::try_from(reserve).unwrap_or(u64::MAX)),
         Err((mut xen, error)) => {
-            let status = alloc::format!("not started: {error:?}");
+            let status = match error {
+                StartError::Thaw(why) => alloc::format!("not started: {why}"),
+                error => alloc::format!("not started: {error:?}"),
+            };
             say(&mut xen, format_args!("{status}"));
             write_status(&mut xen, &status);
             ShutdownReason::Crash
@@ -48,7 +55,7 @@ pub(crate) fn main(mut boot: Boot) -> ! {
     xen_rt::shutdown(status)
 }
 
-fn run(kernel: &mut Kernel<Xen>, hold: bool) -> ShutdownReason {
+fn run(kernel: &mut Kernel<Xen>, hold: bool, reserve: u64) -> ShutdownReason {
     let end = kernel.run();
     let status = match end {
         End::Exited(code) => alloc::format!("exited {code}"),
@@ -72,7 +79,9 @@ fn run(kernel: &mut Kernel<Xen>, hold: bool) -> ShutdownReason {
         local_faults: figures.faults.local,
         cow_breaks: figures.faults.cow,
         populate_failed: figures.frames.populate_failed,
-        ..OwnFigures::default()
+        ahead: figures.faults.ahead,
+        ahead_used: figures.faults.ahead_used,
+        reserve,
     });
     write_status(xen, &status);
     if hold {

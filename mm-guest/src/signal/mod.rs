@@ -4,6 +4,8 @@ mod frame;
 
 pub(crate) use frame::{RESTORE, build, initial_fpu, restore};
 
+use serde::{Deserialize, Serialize};
+
 use crate::vm::Fault;
 
 /// Signal numbers (`asm/signal.h`).
@@ -56,7 +58,7 @@ fn signals(set: u64) -> impl Iterator<Item = u32> {
 }
 
 /// What the program wants done about a signal (`struct kernel_sigaction`).
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
 pub(crate) struct Action {
     pub(crate) handler: u64,
     pub(crate) flags: u64,
@@ -65,7 +67,7 @@ pub(crate) struct Action {
 }
 
 /// A signal with what `siginfo_t` says of it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub(crate) struct Info {
     pub(crate) signal: u32,
     /// `si_code`.
@@ -132,7 +134,7 @@ impl Info {
 }
 
 /// The alternate stack.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub(crate) struct AlternateStack {
     pub(crate) base: u64,
     pub(crate) size: u64,
@@ -158,6 +160,15 @@ pub(crate) struct Signals {
     infos: [Option<Info>; 64],
 }
 
+/// The same as a snapshot has it.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(crate) struct FrozenSignals {
+    actions: alloc::vec::Vec<Action>,
+    blocked: u64,
+    alternate: AlternateStack,
+    pending: alloc::vec::Vec<Info>,
+}
+
 /// What happens next.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Next {
@@ -178,6 +189,33 @@ impl Signals {
             pending: 0,
             infos: [None; 64],
         }
+    }
+
+    /// For a snapshot. A call that waits under a mask of its own is made again, and sets that anew.
+    pub(crate) fn freeze(&self) -> FrozenSignals {
+        let pending = signals(self.pending);
+        let info = |signal: u32| self.infos[signal as usize - 1].unwrap_or_else(|| Info::kernel(signal));
+        FrozenSignals {
+            actions: self.actions.to_vec(),
+            blocked: self.saved.unwrap_or(self.blocked),
+            alternate: self.alternate,
+            pending: pending.map(info).collect(),
+        }
+    }
+
+    /// From a snapshot.
+    pub(crate) fn thaw(frozen: FrozenSignals) -> Self {
+        let mut signals = Self::new();
+        for (action, frozen) in signals.actions.iter_mut().zip(frozen.actions) {
+            *action = frozen;
+        }
+        signals.set_blocked(frozen.blocked);
+        signals.alternate = frozen.alternate;
+        for info in frozen.pending.into_iter().filter(|info| (1..=64).contains(&info.signal)) {
+            signals.pending |= bit(info.signal);
+            signals.infos[info.signal as usize - 1] = Some(info);
+        }
+        signals
     }
 
     pub(crate) fn action(&self, signal: u32) -> Action {

@@ -108,6 +108,19 @@ impl<M: Machine> Kernel<M> {
         self.open_new_tmp(&path, flags::RDWR | cloexec, 0o777)
     }
 
+    /// A file that can only be mapped, and whose content never leaves the domain: M1 gets no snapshot as long as it is there.
+    pub(super) fn sys_memfd_secret(&mut self, flags: u64) -> SysResult {
+        let close_on_exec = u64::from(flags::CLOEXEC);
+        if flags & !close_on_exec != 0 {
+            return Err(Errno::INVAL);
+        }
+        let fd = self.open_new_tmp(b"/secretmem (deleted)", flags::RDWR | flags as u32, 0)?;
+        if let Object::Tmp(_, store) = self.files.get(fd)?.object {
+            self.memory.store.keep_secret(store);
+        }
+        Ok(fd)
+    }
+
     /// Opens what a path has led to.
     fn open_walked(&mut self, at: Walked, flags: u32) -> SysResult {
         let close_on_exec = flags & flags::CLOEXEC != 0;

@@ -23,6 +23,7 @@ mod trace;
 mod write;
 
 use crate::errno::{Errno, SysResult};
+use crate::freeze::Waiting;
 use crate::kernel::{Kernel, negative};
 use crate::machine::Machine;
 
@@ -49,6 +50,7 @@ impl<M: Machine> Kernel<M> {
         self.vfs.tmp.set_now(self.memory.machine.realtime());
         let before = self.options.strace.then(|| self.trace_arguments(call, &args));
         let result = self.dispatch(call, args);
+        self.resume = None;
         if let Some(before) = before {
             self.trace_result(call, &before, result);
         }
@@ -231,6 +233,7 @@ impl<M: Machine> Kernel<M> {
             436 => self.sys_close_range(a[0], a[1], a[2]),
             437 => self.sys_openat2(a[0], a[1], a[2], a[3]),
             439 => self.sys_access(a[0], a[1], a[2], a[3]),
+            447 => self.sys_memfd_secret(a[0]),
             _ => Err(self.unknown(call)),
         }
     }
@@ -253,7 +256,7 @@ impl<M: Machine> Kernel<M> {
     }
 
     /// Waits until `ready`, the deadline (monotonic), or a signal.
-    fn wait_until(&mut self, deadline: Option<u64>, mut ready: impl FnMut(&mut Self) -> bool) -> Waited {
+    fn wait_until(&mut self, mut deadline: Option<u64>, mut ready: impl FnMut(&mut Self) -> bool) -> Waited {
         loop {
             if ready(self) {
                 return Waited::Ready;
@@ -264,10 +267,16 @@ impl<M: Machine> Kernel<M> {
             if deadline.is_some_and(|deadline| self.memory.machine.monotonic() >= deadline) {
                 return Waited::TimedOut;
             }
+            // A wait that a snapshot was taken in goes on to its old end.
+            if let Some(end) = self.resume.take() {
+                deadline = deadline.map(|deadline| deadline.min(end));
+                continue;
+            }
             let alarm = Some(self.process.alarm.0).filter(|at| *at != 0);
             let until = [deadline, alarm].into_iter().flatten().min();
             self.memory.machine.wait(until);
             self.serve();
+            self.freeze_now(Some(Waiting { deadline }));
         }
     }
 }

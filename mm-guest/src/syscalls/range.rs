@@ -179,10 +179,10 @@ impl<M: Machine> Kernel<M> {
             return Err(Errno::INVAL);
         }
         match mode & !KEEP_SIZE {
-            PUNCH_HOLE if mode & KEEP_SIZE != 0 => self.memory.punch_store(store, start, end),
+            PUNCH_HOLE if mode & KEEP_SIZE != 0 => self.memory.punch_store(store, start, end)?,
             0 | ZERO_RANGE => {
                 if mode & ZERO_RANGE != 0 {
-                    self.memory.punch_store(store, start, end);
+                    self.memory.punch_store(store, start, end)?;
                 }
                 for page in start / 4096..end.div_ceil(4096) {
                     self.memory.store.fill(&mut self.memory.machine, store, page)?;

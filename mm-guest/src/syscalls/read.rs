@@ -30,6 +30,8 @@ impl<M: Machine> Kernel<M> {
     pub(super) fn handle(&self, fd: u64) -> Result<Handle, Errno> {
         Ok(match &self.files.get(fd)?.object {
             Object::Volume(inode) => Handle::Volume(*inode),
+            // What is secret can only be mapped.
+            Object::Tmp(_, store) if self.memory.store.is_secret(*store) => return Err(Errno::INVAL),
             Object::Tmp(id, store) => Handle::Tmp(*id, *store),
             Object::Text(_) => Handle::Text,
             Object::Device(device) => Handle::Device(*device),

@@ -43,14 +43,24 @@ pub(crate) enum Decision {
     CopyOnWrite,
     /// Show this page of a file in memory, itself or a copy.
     Stored { file: StoreId, page: u64, shared: bool },
+    /// A freeze has not captured it yet: what it was stays for that, and the program goes on in a new frame.
+    Preserve,
     /// The entry allows it already, or lagged behind the mapping: set it again.
     Again,
     /// Tell the program.
     Refuse(Fault),
 }
 
-/// Decides a fault at `page`, which lies in `vma` if in any.
-pub(crate) fn decide(vma: Option<&Vma>, page: u64, now: Presence, access: Access) -> Decision {
+/// Decides a fault at `page`, which lies in `vma` if in any, and whose content is frozen if `frozen` says where; `awaited` says that a
+/// freeze has not captured it yet.
+pub(crate) fn decide(
+    vma: Option<&Vma>,
+    page: u64,
+    now: Presence,
+    frozen: Option<VolumePage>,
+    awaited: bool,
+    access: Access,
+) -> Decision {
     let Some(vma) = vma else { return Decision::Refuse(Fault::NotMapped) };
     let allowed = match access {
         Access::Read => vma.rights.read(),
@@ -62,7 +72,12 @@ pub(crate) fn decide(vma: Option<&Vma>, page: u64, now: Presence, access: Access
     }
     match (now, vma.backing) {
         (Presence::Shared, _) if access == Access::Write => Decision::CopyOnWrite,
+        (Presence::Private, _) if awaited && access == Access::Write => Decision::Preserve,
         (Presence::Shared | Presence::Private, _) => Decision::Again,
+        (Presence::Absent, backing) if frozen.is_some() && !backing.is_shared_file() => {
+            let frozen = frozen.unwrap_or(VolumePage(0));
+            if access == Access::Write { Decision::CopyIn(frozen) } else { Decision::MapShared(frozen) }
+        }
         (Presence::Absent, Backing::Anonymous) => Decision::Zero,
         (Presence::Absent, Backing::Volume { volume, valid, .. }) => {
             let index = page - vma.start;
@@ -80,13 +95,32 @@ pub(crate) fn decide(vma: Option<&Vma>, page: u64, now: Presence, access: Access
     }
 }
 
-/// What a shared page in this mapping shows.
-pub(super) fn shared_page(vma: &Vma, page: u64) -> Option<SharedPage> {
-    let Backing::Volume { volume, .. } = vma.backing else { return None };
-    Some(SharedPage { page: UserPage(page), volume: VolumePage(volume + page - vma.start) })
-}
-
 impl<M: Machine> Memory<M> {
+    /// What a shared page in this mapping shows.
+    pub(super) fn shared_page(&self, vma: &Vma, page: u64) -> Option<SharedPage> {
+        let volume = match (self.frozen.find(page), vma.backing) {
+            (Some(frozen), _) => frozen,
+            (None, Backing::Volume { volume, .. }) => VolumePage(volume + page - vma.start),
+            (None, _) => return None,
+        };
+        Some(SharedPage { page: UserPage(page), volume })
+    }
+
+    /// The pages around one that show the pages around what it shows.
+    fn extent(&self, vma: &Vma, page: u64) -> core::ops::Range<u64> {
+        let end = match vma.backing {
+            Backing::Volume { valid, .. } if self.frozen.find(page).is_none() => {
+                vma.end.min(vma.start.saturating_add(valid))
+            }
+            _ => vma.end,
+        };
+        if self.frozen.is_empty() {
+            return vma.start..end;
+        }
+        let extent = self.frozen.extent(page);
+        extent.start.max(vma.start)..extent.end.min(end)
+    }
+
     /// Serves a fault of the program, or of the kernel on its behalf.
     pub(crate) fn fault(&mut self, address: u64, access: Access) -> Result<(), Fault> {
         let served = self.serve(address, access);
@@ -106,7 +140,8 @@ impl<M: Machine> Memory<M> {
             vma = self.vmas.find(page).copied();
         }
         let now = self.resident.get(page);
-        let decision = decide(vma.as_ref(), page, now, access);
+        let (frozen, awaited) = (self.frozen.find(page), self.is_awaited(page));
+        let decision = decide(vma.as_ref(), page, now, frozen, awaited, access);
         let Some(vma) = vma else { return Err(Fault::NotMapped) };
         if decision != Decision::Again {
             self.spurious = (0, 0);
@@ -122,6 +157,7 @@ impl<M: Machine> Memory<M> {
                 self.put_private(&vma, page, frame)
             }
             Decision::CopyOnWrite => self.break_shared(&vma, page),
+            Decision::Preserve => self.preserve(&vma, page),
             Decision::Stored { file, page: file_page, shared } => {
                 self.show_stored(&vma, page, file, file_page, shared)
             }
@@ -149,7 +185,10 @@ impl<M: Machine> Memory<M> {
         }
         match now {
             Presence::Shared => self.drop_pages(page..page + 1),
-            _ => self.machine.protect(&[UserPage(page)], vma.rights.prot()),
+            _ => {
+                let prot = self.prot_now(page, vma.rights);
+                self.machine.protect(&[UserPage(page)], prot);
+            }
         }
         Ok(())
     }
@@ -169,11 +208,10 @@ impl<M: Machine> Memory<M> {
 
     /// Maps a page of the volume where M1 lends it, with neighbours that cost no request; else copies it.
     fn map_shared(&mut self, vma: &Vma, page: u64, volume: VolumePage) -> Result<(), Fault> {
-        let Backing::Volume { valid, .. } = vma.backing else { return Err(Fault::NotMapped) };
-        let end = vma.end.min(vma.start + valid);
+        let extent = self.extent(vma, page);
         // A map that fails drops the reference, so the second turn asks M1 afresh.
         for turn in 0..3 {
-            let wanted = u32::try_from(end - page).unwrap_or(u32::MAX);
+            let wanted = u32::try_from(extent.end - page).unwrap_or(u32::MAX);
             let lent = self.machine.lend(volume, wanted);
             match lent {
                 _ if turn > 0 => {}
@@ -183,7 +221,8 @@ impl<M: Machine> Memory<M> {
             if lent.map_err(Fault::Volume)? == Lent::CopyOnly {
                 break;
             }
-            if self.map_around(vma, page, volume, end) {
+            if self.map_around(vma, page, volume, &extent) {
+                self.note_hot(volume);
                 return Ok(());
             }
         }
@@ -191,10 +230,17 @@ impl<M: Machine> Memory<M> {
     }
 
     /// Maps `page` and those around it that are absent and held, in one batch; tells whether `page` itself succeeded.
-    fn map_around(&mut self, vma: &Vma, page: u64, volume: VolumePage, end: u64) -> bool {
+    fn map_around(
+        &mut self,
+        vma: &Vma,
+        page: u64,
+        volume: VolumePage,
+        extent: &core::ops::Range<u64>,
+    ) -> bool {
         let block = page & !(self.fault_around - 1);
         let base = page & !63;
-        let (low, high) = (block.max(vma.start) - base, (block + self.fault_around).min(end) - base);
+        let low = block.max(extent.start) - base;
+        let high = (block + self.fault_around).min(extent.end) - base;
         let within = u64::MAX >> (64 - (high - low)) << low;
         let around = within & self.resident.absent_around(page) & !(1 << (page - base));
         let want = SharedMap { page: UserPage(page), volume, exec: vma.rights.exec() };
@@ -217,12 +263,13 @@ impl<M: Machine> Memory<M> {
             }
         };
         self.counts.copied += 1;
+        self.note_hot(volume);
         self.put_private(vma, page, frame)
     }
 
     /// The program writes to a page that it shares: from now on it has its own.
     fn break_shared(&mut self, vma: &Vma, page: u64) -> Result<(), Fault> {
-        let shared = shared_page(vma, page).ok_or(Fault::NotMapped)?;
+        let shared = self.shared_page(vma, page).ok_or(Fault::NotMapped)?;
         let frame = self.machine.allocate_unfilled().map_err(|_| Fault::NoMemory)?;
         self.machine.copy_page(shared.page, &frame);
         match self.machine.replace_shared(shared, frame, vma.rights.prot()) {
@@ -253,15 +300,17 @@ impl<M: Machine> Memory<M> {
         if !shared {
             let frame = self.machine.allocate_unfilled().map_err(|_| Fault::NoMemory)?;
             let mut bytes = [0; 4096];
-            self.store.read(&self.machine, file, file_page * PAGE_SIZE, &mut bytes);
+            self.store.read(&mut self.machine, file, file_page * PAGE_SIZE, &mut bytes);
             self.machine.write_frame(&frame, 0, &bytes);
             self.counts.copied += 1;
             return self.put_private(vma, page, frame);
         }
         self.store.fill(&mut self.machine, file, file_page).map_err(|_: Errno| Fault::NoMemory)?;
+        self.preserve_stored(file, file_page..file_page + 1);
         // A page that is mapped elsewhere moves here; the other place faults for it again.
         let frame = match self.store.mapped_at(file, file_page) {
             Some(there) => {
+                self.preserve_copy(there.0);
                 self.resident.set(there.0, Presence::Absent);
                 let frame = self.machine.take(there);
                 if let Some(lost) = self.store.come_home(file, file_page, frame) {

@@ -76,6 +76,7 @@ impl<M: Machine> Memory<M> {
             rights: request.rights,
             shared: request.shared,
             grows_down: request.grows_down,
+            wiped: false,
             backing: request.backing,
         })?;
         Ok(range.start * PAGE_SIZE)
@@ -118,7 +119,9 @@ impl<M: Machine> Memory<M> {
             return Ok(());
         }
         self.vmas.reserve(2)?;
+        self.frozen.reserve(1)?;
         self.drop_pages(range.clone());
+        self.frozen.remove(range.clone());
         self.vmas.remove(range)
     }
 
@@ -176,6 +179,11 @@ impl<M: Machine> Memory<M> {
             if rights.none() && self.send_home(page) {
                 continue; // reads of the file must still find it
             }
+            if self.is_awaited(page) && self.resident.get(page) == Presence::Private {
+                let prot = self.prot_now(page, rights);
+                self.machine.protect(&[UserPage(page)], prot);
+                continue;
+            }
             if self.resident.get(page) == Presence::Private {
                 private.push(UserPage(page));
             }
@@ -216,6 +224,8 @@ impl<M: Machine> Memory<M> {
     pub(crate) fn advise(&mut self, address: u64, length: u64, advice: u64) -> Result<(), Errno> {
         const DONTNEED: u64 = 4;
         const REMOVE: u64 = 9;
+        const WIPEONFORK: u64 = 18;
+        const KEEPONFORK: u64 = 19;
         const POPULATE_READ: u64 = 22;
         const POPULATE_WRITE: u64 = 23;
         if !address.is_multiple_of(PAGE_SIZE) {
@@ -223,7 +233,9 @@ impl<M: Machine> Memory<M> {
         }
         // NORMAL, RANDOM, SEQUENTIAL, WILLNEED, FREE, DONTFORK, DOFORK, DONTDUMP, DODUMP, COLD, PAGEOUT: hints, kept.
         let known = matches!(advice, 0..=3 | 8 | 10 | 11 | 16 | 17 | 20 | 21);
-        if !known && !matches!(advice, DONTNEED | REMOVE | POPULATE_READ | POPULATE_WRITE) {
+        let does =
+            matches!(advice, DONTNEED | REMOVE | WIPEONFORK | KEEPONFORK | POPULATE_READ | POPULATE_WRITE);
+        if !known && !does {
             return Err(Errno::INVAL);
         }
         if length == 0 {
@@ -232,7 +244,20 @@ impl<M: Machine> Memory<M> {
         let range = pages(address, length).ok_or(Errno::NOMEM)?;
         let covered = self.vmas.covers(range.clone());
         match advice {
-            DONTNEED => self.drop_pages(range),
+            DONTNEED => {
+                self.frozen.reserve(1)?;
+                self.drop_pages(range.clone());
+                self.frozen.remove(range);
+            }
+            WIPEONFORK | KEEPONFORK => {
+                let wiped = advice == WIPEONFORK;
+                // As in Linux: only for private memory of no file.
+                let own = |vma: &Vma| !vma.shared && vma.backing == Backing::Anonymous;
+                if wiped && !self.vmas.overlapping(range.clone()).all(own) {
+                    return Err(Errno::INVAL);
+                }
+                self.vmas.change(range, |vma| vma.wiped = wiped)?;
+            }
             REMOVE => {
                 let mut at = range.start;
                 while at < range.end
@@ -242,7 +267,7 @@ impl<M: Machine> Memory<M> {
                     let Backing::Stored { file, file_page, shared: true, .. } = part.backing else {
                         return Err(Errno::INVAL);
                     };
-                    self.punch_store(file, file_page * PAGE_SIZE, (file_page + part.pages()) * PAGE_SIZE);
+                    self.punch_store(file, file_page * PAGE_SIZE, (file_page + part.pages()) * PAGE_SIZE)?;
                     at = part.end;
                 }
             }

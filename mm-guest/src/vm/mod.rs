@@ -1,6 +1,9 @@
 //! The program's memory: its mappings, what is present of them, faults, and the kernel's own access to it.
 
+mod capture;
 mod fault;
+mod frozen;
+mod hot;
 mod map;
 mod remap;
 mod resident;
@@ -12,12 +15,16 @@ mod vma;
 
 use core::ops::Range;
 
+pub(crate) use capture::{Capture, Captured};
 pub(crate) use fault::{Access, Fault};
+pub(crate) use frozen::FrozenMap;
+pub(crate) use hot::Hot;
 pub(crate) use map::{MapRequest, Place};
-pub(crate) use store::{MAX_FILE, Store};
+pub(crate) use store::{FrozenStore, MAX_FILE, Store};
 pub(crate) use vma::{Backing, NameId, Rights, StoreId, Vma, VmaSet};
 
-use self::resident::{Presence, Resident};
+pub(crate) use self::resident::Presence;
+use self::resident::Resident;
 use crate::errno::Errno;
 use crate::machine::{Machine, SharedPage};
 use crate::page::{PAGE_SIZE, UserPage, VolumePage};
@@ -50,6 +57,12 @@ pub struct FaultCounts {
     pub zero: u64,
     /// Faults that ended in a signal.
     pub refused: u64,
+    /// Pages mapped ahead after a thaw, and how many of those were touched.
+    pub ahead: u64,
+    /// See `ahead`.
+    pub ahead_used: u64,
+    /// Pages that a freeze had not captured yet when they were written.
+    pub preserved: u64,
 }
 
 /// Up to [`BATCH`] values to be worked on together.
@@ -95,6 +108,12 @@ pub(crate) struct Memory<M: Machine> {
     pub(crate) heap: Range<u64>,
     /// The last fault that found nothing to do, and how often in a row.
     spurious: (u64, u32),
+    /// Where pages come from that are as they were in the snapshot that the program was thawed from.
+    pub(crate) frozen: FrozenMap,
+    /// What a freeze that is under way has still to capture.
+    pub(crate) capture: Option<Capture<M::Frame>>,
+    /// What is touched soon after a thaw.
+    pub(crate) hot: Option<Hot>,
 }
 
 impl<M: Machine> Memory<M> {
@@ -109,6 +128,9 @@ impl<M: Machine> Memory<M> {
             fault_around: fault_around.clamp(1, BATCH as u64),
             heap: 0..0,
             spurious: (0, 0),
+            frozen: FrozenMap::default(),
+            capture: None,
+            hot: None,
         }
     }
 
@@ -117,12 +139,12 @@ impl<M: Machine> Memory<M> {
     pub(crate) fn distinct_shared(&self) -> Option<u64> {
         let mut pages = alloc::vec::Vec::new();
         pages.try_reserve_exact(self.resident.counts().1 as usize).ok()?;
-        for vma in self.vmas.iter().filter(|vma| matches!(vma.backing, Backing::Volume { .. })) {
+        for vma in self.vmas.iter() {
             let mut at = vma.start;
             while let Some(page) = self.resident.next(at..vma.end) {
                 at = page + 1;
                 if self.resident.get(page) == Presence::Shared {
-                    pages.extend(fault::shared_page(vma, page).map(|shared| shared.volume));
+                    pages.extend(self.shared_page(vma, page).map(|shared| shared.volume));
                 }
             }
         }
@@ -135,6 +157,11 @@ impl<M: Machine> Memory<M> {
     pub(crate) fn resident(&self) -> (u64, u64) {
         let (private, shared) = self.resident.counts();
         (private + self.store.frames_held(), shared)
+    }
+
+    /// What is behind `page`.
+    pub(crate) fn presence(&self, page: u64) -> Presence {
+        self.resident.get(page)
     }
 
     /// Whether anything is present at `page`.
@@ -163,9 +190,10 @@ impl<M: Machine> Memory<M> {
             if self.send_home(page) {
                 continue;
             }
-            let of = self.vmas.find(page).and_then(|vma| fault::shared_page(vma, page));
+            let of = self.vmas.find(page).and_then(|vma| self.shared_page(vma, page));
             match (self.resident.get(page), of) {
                 (Presence::Shared, Some(of)) => shared.push(of),
+                _ if self.keep_for_capture(page) => {}
                 _ => private.push(UserPage(page)),
             }
             self.resident.set(page, Presence::Absent);
@@ -181,6 +209,7 @@ impl<M: Machine> Memory<M> {
         if !self.store.is_at(file, file_page, UserPage(page)) {
             return false;
         }
+        self.preserve_copy(page);
         let frame = self.machine.take(UserPage(page));
         self.resident.set(page, Presence::Absent);
         if let Some(frame) = self.store.come_home(file, file_page, frame) {
@@ -192,6 +221,9 @@ impl<M: Machine> Memory<M> {
     /// Unmaps every page that shows the run of the volume: M1 wants it back.
     pub(crate) fn drop_volume_run(&mut self, volume: VolumePage, count: u64) {
         let run = volume.0..volume.0.saturating_add(count);
+        if run.start >= mm_proto::FROZEN_FIRST {
+            return self.drop_frozen_run(run);
+        }
         let mut at = 0;
         while let Some(vma) = self.vmas.at_or_above(at).copied() {
             at = vma.end;
@@ -203,6 +235,25 @@ impl<M: Machine> Memory<M> {
             while low < high
                 && let Some(found) = self.resident.next(page..end)
             {
+                page = found + 1;
+                if self.resident.get(found) == Presence::Shared && self.frozen.find(found).is_none() {
+                    self.drop_pages(found..found + 1);
+                }
+            }
+        }
+    }
+
+    /// The same for a run of the frozen part.
+    fn drop_frozen_run(&mut self, run: Range<u64>) {
+        let mut from = 0;
+        // One after another, for dropping needs all of this; the runs themselves stay as they are.
+        loop {
+            let Some(range) = self.frozen.showing(run.clone()).find(|range| range.start >= from) else {
+                return;
+            };
+            from = range.end;
+            let mut page = range.start;
+            while let Some(found) = self.resident.next(page..range.end) {
                 page = found + 1;
                 if self.resident.get(found) == Presence::Shared {
                     self.drop_pages(found..found + 1);
@@ -241,5 +292,6 @@ impl<M: Machine> Memory<M> {
             self.drop_pages(vma.start..vma.end);
         }
         self.vmas = VmaSet::default();
+        self.frozen = FrozenMap::default();
     }
 }

@@ -73,6 +73,7 @@ impl<M: Machine> Memory<M> {
     /// Moves what `part` maps to the free pages from `to` on, `count` of them.
     fn relocate(&mut self, part: Vma, to: u64, count: u64) -> Result<u64, Errno> {
         self.vmas.reserve(3)?;
+        self.frozen.reserve(self.frozen.count(part.start..part.end) + 3)?;
         let moved = Vma { start: to, end: to + count, ..part };
         self.vmas.insert(moved)?;
         let keep = part.pages().min(count);
@@ -97,6 +98,8 @@ impl<M: Machine> Memory<M> {
             return Err(error);
         }
         self.drop_pages(part.start..part.end);
+        self.frozen.relocate(part.start..part.start + keep, to);
+        self.frozen.remove(part.start..part.end);
         self.vmas.remove(part.start..part.end)?;
         Ok(to * PAGE_SIZE)
     }
@@ -109,6 +112,7 @@ impl<M: Machine> Memory<M> {
             return Ok(());
         }
         self.resident.prepare(to)?;
+        self.preserve_copy(from);
         let frame = self.machine.take(UserPage(from)).ok_or(Errno::FAULT)?;
         self.resident.set(from, Presence::Absent);
 

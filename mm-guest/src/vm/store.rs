@@ -5,10 +5,12 @@
 
 use alloc::vec::Vec;
 
+use serde::{Deserialize, Serialize};
+
 use super::vma::StoreId;
 use crate::errno::Errno;
 use crate::machine::Machine;
-use crate::page::{PAGE_SIZE, UserPage};
+use crate::page::{PAGE_SIZE, UserPage, VolumePage};
 
 /// Largest file: far above any memory, far below overflow.
 pub(crate) const MAX_FILE: u64 = 1 << 43;
@@ -16,9 +18,23 @@ pub(crate) const MAX_FILE: u64 = 1 << 43;
 enum Slot<F> {
     Frame(F),
     Mapped(UserPage),
+    /// As it was in the snapshot that the program was thawed from.
+    Frozen(u32),
 }
 
+/// A file of a snapshot: its size, and its pages that are no holes.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(crate) struct FrozenContent {
+    pub(crate) size: u64,
+    pub(crate) pages: Vec<(u64, u32)>,
+}
+
+/// All files of a snapshot.
+pub(crate) type FrozenStore = Vec<Option<FrozenContent>>;
+
 struct Content<F> {
+    /// Never leaves the domain (`memfd_secret`).
+    secret: bool,
     size: u64,
     /// Pages that exist, ascending by number; what is missing reads as zeroes.
     pages: Vec<(u64, Slot<F>)>,
@@ -50,7 +66,7 @@ impl<F> Store<F> {
     }
 
     pub(crate) fn create(&mut self) -> Result<StoreId, Errno> {
-        let content = Content { size: 0, pages: Vec::new() };
+        let content = Content { secret: false, size: 0, pages: Vec::new() };
         let index = match self.files.iter().position(Option::is_none) {
             Some(free) => free,
             None => {
@@ -61,6 +77,103 @@ impl<F> Store<F> {
         };
         self.files[index] = Some(content);
         Ok(StoreId(u32::try_from(index).map_err(|_| Errno::NFILE)?))
+    }
+
+    /// Marks a file whose content never leaves the domain.
+    pub(crate) fn keep_secret(&mut self, file: StoreId) {
+        if let Some(Some(content)) = self.files.get_mut(file.0 as usize) {
+            content.secret = true;
+        }
+    }
+
+    /// Whether the file is one of those.
+    pub(crate) fn is_secret(&self, file: StoreId) -> bool {
+        self.content(file).is_some_and(|content| content.secret)
+    }
+
+    /// Whether there is such a file.
+    pub(crate) fn has_secret(&self) -> bool {
+        self.files.iter().flatten().any(|content| content.secret)
+    }
+
+    /// Every page that is a frame here.
+    pub(super) fn frames(&self) -> impl Iterator<Item = (StoreId, u64)> {
+        self.slots_of_all()
+            .filter(|(.., slot)| matches!(slot, Slot::Frame(_)))
+            .map(|(file, page, _)| (file, page))
+    }
+
+    /// Every page that is as it was in the snapshot.
+    pub(crate) fn frozen(&self) -> impl Iterator<Item = u32> {
+        self.slots_of_all().filter_map(|(.., slot)| match slot {
+            Slot::Frozen(page) => Some(*page),
+            _ => None,
+        })
+    }
+
+    fn slots_of_all(&self) -> impl Iterator<Item = (StoreId, u64, &Slot<F>)> {
+        let files = self.files.iter().enumerate();
+        let files = files.filter_map(|(index, content)| Some((StoreId(index as u32), content.as_ref()?)));
+        files.flat_map(|(file, content)| content.pages.iter().map(move |(page, slot)| (file, *page, slot)))
+    }
+
+    /// The frame of a page.
+    pub(super) fn frame(&self, file: StoreId, page: u64) -> Option<&F> {
+        match self.slot(file, page) {
+            Some(Slot::Frame(frame)) => Some(frame),
+            _ => None,
+        }
+    }
+
+    /// All files, where `frozen` says what the page of a file that is here, or mapped in the program, has become.
+    pub(crate) fn freeze(
+        &self,
+        mut frozen: impl FnMut(StoreId, u64, Option<UserPage>) -> Option<u32>,
+    ) -> Result<FrozenStore, Errno> {
+        let mut files = Vec::new();
+        files.try_reserve_exact(self.files.len())?;
+        for (index, content) in self.files.iter().enumerate() {
+            let Some(content) = content else {
+                files.push(None);
+                continue;
+            };
+            let mut pages = Vec::new();
+            pages.try_reserve_exact(content.pages.len())?;
+            for (page, slot) in &content.pages {
+                let place = match slot {
+                    Slot::Frozen(frozen) => {
+                        pages.push((*page, *frozen));
+                        continue;
+                    }
+                    Slot::Mapped(at) => Some(*at),
+                    Slot::Frame(_) => None,
+                };
+                let frozen = frozen(StoreId(index as u32), *page, place);
+                pages.push((*page, frozen.ok_or(Errno::IO)?));
+            }
+            files.push(Some(FrozenContent { size: content.size, pages }));
+        }
+        Ok(files)
+    }
+
+    /// Files as a snapshot has them. `None` where they are not what [`Store::freeze`] gives.
+    pub(crate) fn thaw(&mut self, files: FrozenStore) -> Option<()> {
+        for content in files {
+            let content = match content {
+                Some(FrozenContent { size, pages }) => {
+                    let ascending = pages.windows(2).all(|pair| pair[0].0 < pair[1].0);
+                    let frozen = |page: u32| u64::from(page) >= mm_proto::FROZEN_FIRST;
+                    if !ascending || size > MAX_FILE || !pages.iter().all(|(_, page)| frozen(*page)) {
+                        return None;
+                    }
+                    let pages = pages.into_iter().map(|(page, frozen)| (page, Slot::Frozen(frozen)));
+                    Some(Content { secret: false, size, pages: pages.collect() })
+                }
+                None => None,
+            };
+            self.files.push(content);
+        }
+        Some(())
     }
 
     fn content(&self, file: StoreId) -> Option<&Content<F>> {
@@ -137,7 +250,7 @@ impl<F> Store<F> {
                 self.frames -= 1;
                 Some(frame)
             }
-            Slot::Mapped(_) => None,
+            Slot::Mapped(_) | Slot::Frozen(_) => None,
         }
     }
 
@@ -164,8 +277,13 @@ impl<F> Store<F> {
         file: StoreId,
         page: u64,
     ) -> Result<(), Errno> {
-        if self.slot(file, page).is_some() {
-            return Ok(());
+        let frozen = match self.slot(file, page) {
+            Some(Slot::Frozen(frozen)) => Some(*frozen),
+            Some(_) => return Ok(()),
+            None => None,
+        };
+        if let Some(frozen) = frozen {
+            return self.bring(machine, file, page, frozen);
         }
         if self.frames >= self.limit {
             return Err(Errno::NOSPC);
@@ -177,10 +295,35 @@ impl<F> Store<F> {
         })
     }
 
+    /// Gives a page that is as it was in the snapshot a frame here.
+    fn bring<M: Machine<Frame = F>>(
+        &mut self,
+        machine: &mut M,
+        file: StoreId,
+        page: u64,
+        frozen: u32,
+    ) -> Result<(), Errno> {
+        let frame = machine.allocate_unfilled().map_err(|_| Errno::NOSPC)?;
+        match machine.copy_volume(VolumePage(frozen.into()), frame) {
+            Ok(frame) => {
+                let slots = self.slots(file).ok_or(Errno::IO)?;
+                let index =
+                    slots.binary_search_by_key(&page, |(number, _)| *number).map_err(|_| Errno::IO)?;
+                slots[index].1 = Slot::Frame(frame);
+                self.frames += 1;
+                Ok(())
+            }
+            Err((frame, _)) => {
+                frame.into_iter().for_each(|frame| machine.release(frame));
+                Err(Errno::IO)
+            }
+        }
+    }
+
     /// Reads at most up to the file's end; gives the bytes read.
     pub(crate) fn read<M: Machine<Frame = F>>(
         &self,
-        machine: &M,
+        machine: &mut M,
         file: StoreId,
         offset: u64,
         to: &mut [u8],
@@ -197,6 +340,12 @@ impl<F> Store<F> {
                 Some(Slot::Mapped(there)) => {
                     if machine.read_user(there.address() + within as u64, part).is_err() {
                         part.fill(0);
+                    }
+                }
+                Some(Slot::Frozen(page)) => {
+                    // What M1 cannot give any more ends the read where it is.
+                    if machine.read_volume(VolumePage((*page).into()), within, part).is_err() {
+                        return done;
                     }
                 }
                 None => part.fill(0),
@@ -263,6 +412,7 @@ impl<M: Machine> super::Memory<M> {
             let length = (from.len() - done).min(4096 - (at % PAGE_SIZE) as usize);
             let page = at / PAGE_SIZE;
             self.recall(file, page, page + 1);
+            self.preserve_stored(file, page..page + 1);
             let written = self.store.fill(&mut self.machine, file, page).and_then(|()| {
                 self.store.write_page(&mut self.machine, file, at, &from[done..done + length])
             });
@@ -282,7 +432,7 @@ impl<M: Machine> super::Memory<M> {
         }
         let old = self.store.size(file);
         if size < old {
-            self.punch_store(file, size, u64::MAX);
+            self.punch_store(file, size, u64::MAX)?;
         }
         if let Some(Some(content)) = self.store.files.get_mut(file.0 as usize) {
             content.size = size;
@@ -291,9 +441,19 @@ impl<M: Machine> super::Memory<M> {
     }
 
     /// Makes the bytes from `start` to `end` zero and frees whole pages among them. The length stays.
-    pub(crate) fn punch_store(&mut self, file: StoreId, start: u64, end: u64) {
+    ///
+    /// # Errors
+    /// No memory for a page of which only a part goes.
+    pub(crate) fn punch_store(&mut self, file: StoreId, start: u64, end: u64) -> Result<(), Errno> {
         let (first, last) = (start.div_ceil(PAGE_SIZE), end / PAGE_SIZE);
         self.recall(file, start / PAGE_SIZE, end.div_ceil(PAGE_SIZE));
+        self.preserve_stored(file, start / PAGE_SIZE..end.div_ceil(PAGE_SIZE));
+        for page in [start / PAGE_SIZE, end / PAGE_SIZE] {
+            // One that only a part of is cut off.
+            if matches!(self.store.slot(file, page), Some(Slot::Frozen(_))) {
+                self.store.fill(&mut self.machine, file, page)?;
+            }
+        }
         // Private copies of what is cut off stay; shared ones were recalled.
         let machine = &mut self.machine;
         if first < last {
@@ -308,11 +468,13 @@ impl<M: Machine> super::Memory<M> {
                 machine.write_frame(frame, within, &[0; 4096][..(to - from) as usize]);
             }
         }
+        Ok(())
     }
 
     /// Frees a file that has no name and no user left.
     pub(crate) fn delete_store(&mut self, file: StoreId) {
         self.recall(file, 0, u64::MAX);
+        self.preserve_stored(file, 0..u64::MAX);
         let machine = &mut self.machine;
         self.store.drop_from(file, 0, u64::MAX, |frame| machine.release(frame));
         if let Some(content) = self.store.files.get_mut(file.0 as usize) {

@@ -3,6 +3,8 @@
 use alloc::vec::Vec;
 use core::ops::Range;
 
+use serde::{Deserialize, Serialize};
+
 use crate::errno::Errno;
 use crate::machine::Prot;
 
@@ -10,7 +12,7 @@ use crate::machine::Prot;
 const MAX_MAPPINGS: usize = 65530;
 
 /// What the program may do with a mapping: `PROT_*` of `mman.h`.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub(crate) struct Rights(u8);
 
 impl Rights {
@@ -67,15 +69,15 @@ impl Rights {
 }
 
 /// Which file a mapping shows, for `/proc/self/maps`: an index into the table of mapped names.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub(crate) struct NameId(pub(crate) u32);
 
 /// A file whose content is held in memory.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
 pub(crate) struct StoreId(pub(crate) u32);
 
 /// Where the pages of a mapping come from before they are written.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub(crate) enum Backing {
     /// Zeroes.
     Anonymous,
@@ -100,6 +102,11 @@ pub(crate) enum Backing {
 }
 
 impl Backing {
+    /// Whether writes go to a file in memory, which has its pages whatever happens to the mapping.
+    pub(crate) fn is_shared_file(self) -> bool {
+        matches!(self, Self::Stored { shared: true, .. })
+    }
+
     /// The backing of what starts `pages` further on.
     fn advanced(self, pages: u64) -> Self {
         match self {
@@ -118,7 +125,7 @@ impl Backing {
 }
 
 /// A mapping: a run of pages with the same rights and backing.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub(crate) struct Vma {
     pub(crate) start: u64,
     pub(crate) end: u64,
@@ -127,6 +134,8 @@ pub(crate) struct Vma {
     pub(crate) shared: bool,
     /// Grows towards lower addresses when touched just below: the stack.
     pub(crate) grows_down: bool,
+    /// Zeroes in whoever is thawed from a snapshot (`MADV_WIPEONFORK`).
+    pub(crate) wiped: bool,
     pub(crate) backing: Backing,
 }
 
@@ -152,6 +161,7 @@ impl Vma {
             && self.rights == next.rights
             && self.shared == next.shared
             && self.grows_down == next.grows_down
+            && self.wiped == next.wiped
             && self.backing.advanced(self.pages()) == next.backing
     }
 }
@@ -173,6 +183,15 @@ impl VmaSet {
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Vma> {
         self.list.iter()
+    }
+
+    /// These mappings, which may come from anywhere: `None` where they are not ascending, or not all in the program's half.
+    pub(crate) fn from_list(list: Vec<Vma>) -> Option<Self> {
+        let last = crate::page::USER_END / crate::page::PAGE_SIZE;
+        let first = crate::page::USER_START / crate::page::PAGE_SIZE;
+        let sound = list.iter().all(|vma| vma.start >= first && vma.start < vma.end && vma.end <= last);
+        let ascending = list.windows(2).all(|pair| pair[0].end <= pair[1].start);
+        (sound && ascending && list.len() <= MAX_MAPPINGS).then_some(Self { list })
     }
 
     /// Index of the first mapping that ends after `page`.

@@ -3,6 +3,7 @@
 //!
 //! Frames are pages of a file in memory that the process maps, shared pages are pages of the volume's image.
 
+mod frozen;
 mod process;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -11,9 +12,12 @@ use std::os::unix::fs::FileExt;
 use std::time::{Duration, Instant, SystemTime};
 
 use mm_guest::{
-    Exit, FrameCount, Lent, Machine, NotThere, OutOfFrames, ProcessorTime, Prot, Registers, SharedMap,
-    SharedPage, UserPage, VolumeError, VolumePage,
+    Exit, FrameCount, FreezeAnswer, FreezeStep, Lent, Machine, NotThere, OutOfFrames, ProcessorTime, Prot,
+    Registers, SharedMap, SharedPage, Source, UserPage, VolumeError, VolumePage,
 };
+use mm_proto::{FROZEN_FIRST, SnapshotInfo};
+
+pub(crate) use frozen::Frozen;
 
 use process::Tracee;
 
@@ -60,15 +64,28 @@ pub(crate) struct Traced {
     trapped: u64,
     /// When the program has to have ended.
     pub(crate) deadline: Instant,
+    /// Snapshots.
+    pub(crate) frozen: Frozen,
+    /// The one that this machine is attached to.
+    pub(crate) attached: Option<SnapshotInfo>,
+    /// Added to the host's clock.
+    offset: u64,
+    /// M1 orders a freeze at the next wait.
+    pub(crate) order_while_waiting: bool,
 }
 
 impl Traced {
     /// A machine whose volume is this image; `None` where processes cannot be traced.
     pub(crate) fn new(image: File, ceiling: u64) -> Option<Self> {
+        Self::with(image, ceiling, Frozen::new())
+    }
+
+    /// The same beside others, with which it shares an M1.
+    pub(crate) fn with(image: File, ceiling: u64, frozen: Frozen) -> Option<Self> {
         let memory = tempfile::tempfile().unwrap();
         memory.set_len(ceiling * 4096).unwrap();
         let pages = image.metadata().unwrap().len() / 4096;
-        let tracee = Tracee::start(&memory, &image)?;
+        let tracee = Tracee::start(&memory, &image, &frozen.part().file)?;
         Some(Self {
             tracee,
             image,
@@ -93,6 +110,10 @@ impl Traced {
             time: ProcessorTime::default(),
             trapped: 0,
             deadline: Instant::now() + Duration::from_secs(60),
+            frozen,
+            attached: None,
+            offset: 0,
+            order_while_waiting: false,
         })
     }
 
@@ -106,8 +127,19 @@ impl Traced {
         }
     }
 
+    fn map_page(&mut self, page: UserPage, volume: VolumePage, exec: bool) {
+        let prot = if exec { 5 } else { 1 };
+        match volume.0.checked_sub(FROZEN_FIRST) {
+            Some(frozen) => self.tracee.map_frozen(page.address(), frozen, prot),
+            None => self.tracee.map_image(page.address(), volume.0, prot),
+        }
+    }
+
     fn page_of(&mut self, page: VolumePage) -> Result<[u8; 4096], VolumeError> {
         let mut bytes = [0; 4096];
+        if page.0 >= FROZEN_FIRST && self.attached.is_some() {
+            return self.frozen.part().page(page).copied().ok_or(VolumeError::Unreadable);
+        }
         if page.0 >= self.pages || self.unreadable.contains(&page.0) {
             return Err(VolumeError::Unreadable);
         }
@@ -181,7 +213,7 @@ impl Machine for Traced {
             let page = UserPage(base + place);
             let before = self.mapped.insert(page.0, Mapped::Shared(volume));
             assert!(before.is_none(), "a page is mapped where one is: {:#x}", page.address());
-            self.tracee.map_image(page.address(), volume.0, if want.exec { 5 } else { 1 });
+            self.map_page(page, volume, want.exec);
             done |= 1 << place;
         }
         done
@@ -244,7 +276,12 @@ impl Machine for Traced {
                 Ok(())
             }
             Some(Mapped::Shared(page)) => {
-                self.image.read_exact_at(to, page.0 * 4096 + address % 4096).unwrap();
+                let within = address % 4096;
+                if let Some(bytes) = self.frozen.part().page(*page) {
+                    to.copy_from_slice(&bytes[within as usize..][..to.len()]);
+                } else {
+                    self.image.read_exact_at(to, page.0 * 4096 + within).unwrap();
+                }
                 Ok(())
             }
             _ => Err(NotThere { address }),
@@ -271,7 +308,9 @@ impl Machine for Traced {
             return Ok(Lent::Held);
         }
         self.requests += 1;
-        let run = page.0..(page.0 + self.window).min(self.pages);
+        let frozen = FROZEN_FIRST + self.frozen.part().pages.len() as u64;
+        let pages = if page.0 >= FROZEN_FIRST { frozen } else { self.pages };
+        let run = page.0..(page.0 + self.window).min(pages);
         self.held.extend(run.filter(|page| !self.unreadable.contains(page)));
         Ok(Lent::Granted)
     }
@@ -311,6 +350,96 @@ impl Machine for Traced {
         self.revocations += 1;
     }
 
+    fn volume_identity(&self) -> mm_proto::VolumeIdentity {
+        [1; 32]
+    }
+
+    fn snapshot(&self) -> Option<SnapshotInfo> {
+        self.attached
+    }
+
+    fn freeze_ordered(&mut self) -> bool {
+        let mut part = self.frozen.part();
+        let due = part.freeze_at.is_some_and(|at| self.stops >= at);
+        if due {
+            part.freeze_at = None;
+        }
+        due
+    }
+
+    fn freeze_send(&mut self, step: FreezeStep<'_, Frame>) {
+        let mut part = self.frozen.part();
+        match step {
+            FreezeStep::Capture(sources) => {
+                let number = |source: &Source<'_, Frame>| match source {
+                    Source::Frame(frame) => frame.0,
+                    Source::Mapped(page) => match self.mapped.get(&page.0) {
+                        Some(Mapped::Private(number, prot)) => {
+                            assert!(*prot == read_only(*prot), "{page:?} may change");
+                            *number
+                        }
+                        _ => panic!("{page:?} is not there to be captured"),
+                    },
+                };
+                let read = |number: u64| {
+                    let mut bytes = [0; 4096];
+                    self.memory.read_exact_at(&mut bytes, number * 4096).unwrap();
+                    bytes
+                };
+                let contents: Vec<_> = sources.iter().map(|source| read(number(source))).collect();
+                part.captured(&contents);
+                return;
+            }
+            FreezeStep::Begin(_) => {}
+            FreezeStep::Keep(_, bitmap) => part.kept += u64::from(bitmap.count()),
+            FreezeStep::Commit(head, _) => part.heads.push(head as u32),
+            FreezeStep::Abort(_) => part.aborted += 1,
+        }
+        part.answered(FreezeAnswer::Done([0; 16]));
+    }
+
+    fn freeze_answer(&mut self) -> Option<FreezeAnswer> {
+        self.frozen.part().answer()
+    }
+
+    fn freeze_await(&mut self) -> FreezeAnswer {
+        self.frozen.part().answer_now()
+    }
+
+    fn write_protect(&mut self, pages: &mut dyn Iterator<Item = UserPage>) {
+        for page in pages {
+            let Some(Mapped::Private(_, prot)) = self.mapped.get(&page.0) else {
+                panic!("only private pages are protected");
+            };
+            self.protect(&[page], read_only(*prot));
+        }
+    }
+
+    fn map_ahead(&mut self, maps: &[SharedMap]) -> u64 {
+        let mut done = 0;
+        for (index, map) in maps.iter().enumerate() {
+            if self.held.contains(&map.volume.0) {
+                let before = self.mapped.insert(map.page.0, Mapped::Shared(map.volume));
+                assert!(before.is_none(), "a page is mapped where one is: {:#x}", map.page.address());
+                self.map_page(map.page, map.volume, map.exec);
+                done |= 1 << index;
+            }
+        }
+        done
+    }
+
+    fn touched(&self, _page: UserPage) -> bool {
+        true
+    }
+
+    fn tell_thawed(&mut self) {
+        self.frozen.part().thawed += 1;
+    }
+
+    fn tell_hot(&mut self, page: u64, bitmap: mm_proto::Bitmap) {
+        self.frozen.part().hot.add(page as u32, &bitmap);
+    }
+
     fn asked_to_end(&mut self) -> bool {
         false
     }
@@ -338,8 +467,26 @@ impl Machine for Traced {
         self.tracee.set_fpu(image);
     }
 
+    fn vectors(&self) -> Option<[u8; 256]> {
+        None
+    }
+
+    fn set_vectors(&mut self, _halves: &[u8; 256]) -> bool {
+        false
+    }
+
+    fn set_processor_time(&mut self, used: ProcessorTime) {
+        self.time = used;
+    }
+
     fn monotonic(&self) -> u64 {
-        self.started.elapsed().as_nanos() as u64 + 1
+        (self.started.elapsed().as_nanos() as u64 + 1).wrapping_add(self.offset)
+    }
+
+    fn set_monotonic(&mut self, now: u64) {
+        self.offset = 0;
+        self.offset = now.wrapping_sub(self.monotonic());
+        self.trapped = now;
     }
 
     fn realtime(&self) -> u64 {
@@ -353,12 +500,17 @@ impl Machine for Traced {
 
     fn wait(&mut self, deadline: Option<u64>) {
         assert!(Instant::now() < self.deadline, "the program waits too long");
+        if std::mem::take(&mut self.order_while_waiting) {
+            self.frozen.part().freeze_at = Some(0);
+        }
         let left = deadline.map_or(u64::MAX, |deadline| deadline.saturating_sub(self.monotonic()));
         std::thread::sleep(Duration::from_nanos(left.min(5_000_000)));
     }
 
     fn seed(&mut self) -> ([u8; 32], bool) {
-        ([42; 32], true)
+        let mut seed = [0; 32];
+        std::io::Read::read_exact(&mut File::open("/dev/urandom").unwrap(), &mut seed).unwrap();
+        (seed, true)
     }
 
     fn hwcap(&self) -> u64 {
@@ -379,5 +531,14 @@ impl Machine for Traced {
 
     fn console_ready(&mut self) -> bool {
         !self.input.is_empty()
+    }
+}
+
+/// The same without writing.
+fn read_only(prot: Prot) -> Prot {
+    match prot {
+        Prot::ReadWrite => Prot::Read,
+        Prot::ReadWriteExec => Prot::ReadExec,
+        other => other,
     }
 }

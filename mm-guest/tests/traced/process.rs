@@ -45,6 +45,7 @@ pub(super) struct Tracee {
     template: user_regs_struct,
     memory: u64,
     image: u64,
+    frozen: u64,
     /// Raised with each change of the alarm, so that an older one does nothing.
     alarms: Arc<AtomicU64>,
 }
@@ -62,8 +63,8 @@ fn stopped(pid: Pid) -> WaitStatus {
 }
 
 impl Tracee {
-    /// Starts one with these two files open; `None` where it cannot be traced.
-    pub(super) fn start(memory: &File, image: &File) -> Option<Self> {
+    /// Starts one with these files open; `None` where it cannot be traced.
+    pub(super) fn start(memory: &File, image: &File, frozen: &File) -> Option<Self> {
         let child = Command::new("sleep")
             .arg("600")
             // The C library would register a piece of its memory with the host's kernel.
@@ -91,10 +92,12 @@ impl Tracee {
         let mem = File::options().read(true).write(true).open(format!("/proc/{pid}/mem")).unwrap();
         let mut template = ptrace::getregs(pid).unwrap();
         template.orig_rax = u64::MAX;
-        let mut tracee = Self { child, pid, mem, template, memory: 0, image: 0, alarms: Arc::default() };
+        let alarms = Arc::default();
+        let mut tracee = Self { child, pid, mem, template, memory: 0, image: 0, frozen: 0, alarms };
         tracee.empty();
         tracee.memory = tracee.open(memory);
         tracee.image = tracee.open(image);
+        tracee.frozen = tracee.open(frozen);
         Some(tracee)
     }
 
@@ -177,6 +180,10 @@ impl Tracee {
 
     pub(super) fn map_image(&mut self, address: u64, page: u64, prot: u64) {
         self.map(address, self.image, page, prot, MAP_PRIVATE);
+    }
+
+    pub(super) fn map_frozen(&mut self, address: u64, page: u64, prot: u64) {
+        self.map(address, self.frozen, page, prot, MAP_PRIVATE);
     }
 
     pub(super) fn unmap(&mut self, address: u64) {

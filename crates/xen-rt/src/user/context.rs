@@ -148,6 +148,29 @@ impl UserContext {
     }
 }
 
+impl UserContext {
+    /// The upper halves of the AVX registers, as the program that ran last left them; `None` in a domain without AVX.
+    #[must_use]
+    pub fn upper_halves() -> Option<[u8; 256]> {
+        #[cfg(feature = "image")]
+        return crate::image::cpu::upper_halves();
+        #[cfg(not(feature = "image"))]
+        None
+    }
+
+    /// Replaces them, for the program that runs next. False in a domain without AVX.
+    #[must_use]
+    pub fn set_upper_halves(halves: &[u8; 256]) -> bool {
+        #[cfg(feature = "image")]
+        return crate::image::cpu::set_upper_halves(halves);
+        #[cfg(not(feature = "image"))]
+        {
+            let _ = halves;
+            false
+        }
+    }
+}
+
 #[cfg(feature = "image")]
 mod run {
     use core::sync::atomic::{AtomicU64, Ordering};

@@ -4,6 +4,7 @@
 //! addresses mean the same for both. The kernel looks up each page before it touches it, so it never faults on the
 //! program's memory.
 
+mod capture;
 pub(crate) mod context;
 mod floor;
 mod frame;

@@ -19,7 +19,7 @@ use crate::tables::{self, Table, TableSource};
 use crate::{layout, native, pte};
 
 /// Grants that are mapped or unmapped in one hypercall.
-const BATCH: usize = UNMAP_BATCH;
+pub(super) const BATCH: usize = UNMAP_BATCH;
 /// Address bits of what one L1 table maps.
 const REGION_SHIFT: u32 = PAGE_SHIFT + 9;
 /// L4 entries of user space.
@@ -468,7 +468,7 @@ impl UserSpace {
     }
 
     /// The page's place, if there is a table for it.
-    fn find(&self, page: UserPage) -> Option<Leaf> {
+    pub(super) fn find(&self, page: UserPage) -> Option<Leaf> {
         let (region, index) = (page.address() >> REGION_SHIFT, layout::index(page.address(), 1));
         if let Some((recent, tables)) = self.recent.get()
             && recent == region
@@ -546,18 +546,28 @@ struct Tables {
 
 /// Where a page is described.
 #[derive(Clone, Copy)]
-struct Leaf {
+pub(super) struct Leaf {
     tables: Tables,
     index: usize,
 }
 
 impl Leaf {
-    fn get(&self) -> Shadow {
+    pub(super) fn get(&self) -> Shadow {
         // SAFETY: companions are frames of ours that hold words.
         Shadow::decode(load64(unsafe { words(self.tables.companion) }, self.index))
     }
 
-    fn set(&self, shadow: Shadow) {
+    /// The page-table entry itself.
+    pub(super) fn entry(&self) -> u64 {
+        self.tables.l1.entry(self.index)
+    }
+
+    /// Where it is, for Xen.
+    pub(super) fn entry_address(&self) -> u64 {
+        self.tables.l1.entry_address(self.index)
+    }
+
+    pub(super) fn set(&self, shadow: Shadow) {
         // SAFETY: as above.
         store64(unsafe { words(self.tables.companion) }, self.index, shadow.encode());
     }

@@ -45,6 +45,11 @@ impl Guest {
         Self { kernel, strings: SCRATCH }
     }
 
+    /// One that is there already.
+    pub(crate) fn of(kernel: Kernel<Fake>) -> Self {
+        Self { kernel, strings: SCRATCH }
+    }
+
     pub(crate) fn new() -> Self {
         Self::with(PLAIN, 4096)
     }
@@ -57,7 +62,7 @@ impl Guest {
     }
 
     /// Puts bytes where the program could have them.
-    fn put(&mut self, bytes: &[u8]) -> u64 {
+    pub(crate) fn put(&mut self, bytes: &[u8]) -> u64 {
         if self.strings + bytes.len() as u64 > BUFFER {
             self.strings = SCRATCH;
         }

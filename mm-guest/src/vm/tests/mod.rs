@@ -224,7 +224,7 @@ fn a_shared_page_of_a_file_in_memory_is_the_file() {
     assert_eq!(&bytes, b"aXc");
     // What nobody may read is read through the file all the same.
     memory.protect(BASE, 2 * PAGE_SIZE, Rights::NONE).unwrap();
-    assert_eq!(memory.store.read(&memory.machine, store, 4096, &mut bytes), 3);
+    assert_eq!(memory.store.read(&mut memory.machine, store, 4096, &mut bytes), 3);
     assert_eq!(&bytes, b"aXc");
     // Behind the end there is nothing, and a shorter file takes its pages along.
     assert_eq!(memory.fault(BASE + 0x10_1000, Access::Read), Err(Fault::BeyondEnd));

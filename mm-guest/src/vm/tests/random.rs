@@ -190,7 +190,7 @@ impl World {
             assert!(found == expected, "page {page:#x}");
         }
         let mut file = vec![0; self.model.file().len() + 1];
-        let length = self.memory.store.read(&self.memory.machine, self.file, 0, &mut file);
+        let length = self.memory.store.read(&mut self.memory.machine, self.file, 0, &mut file);
         assert!(file[..length] == *self.model.file(), "the file");
         let (private, shared) = self.memory.resident();
         assert_eq!(self.memory.machine.shared_places(), shared);
