@@ -20,6 +20,8 @@ pub struct Options {
     pub fault_trace: bool,
     /// Stays after the program's end, serving revocations, until the toolstack shuts the domain down.
     pub hold: bool,
+    /// Gives the domain's memory back and waits until a device is attached: one of a pool that is created ahead.
+    pub pool: bool,
     /// Frames that the domain keeps unused for faults that must not wait.
     pub reserve: u64,
     /// Largest window of pages asked for in one request.
@@ -40,6 +42,7 @@ impl Default for Options {
             strace: false,
             fault_trace: false,
             hold: false,
+            pool: false,
             reserve: 32,
             window: 512,
             fault_around: 16,
@@ -96,6 +99,7 @@ impl Options {
             b"strace" => self.strace = number(0, 1)? == 1,
             b"faulttrace" => self.fault_trace = number(0, 1)? == 1,
             b"hold" => self.hold = number(0, 1)? == 1,
+            b"pool" => self.pool = number(0, 1)? == 1,
             b"reserve" => self.reserve = number(1, 1 << 20)?,
             b"window" => self.window = power_of_two(number(1, 512)?)? as u32,
             b"faultaround" => self.fault_around = power_of_two(number(1, 64)?)?,

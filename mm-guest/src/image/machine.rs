@@ -27,6 +27,8 @@ const LONG_NS: u64 = 500_000_000;
 const BATCH: usize = 64;
 /// How long the console may take nothing before what is written is dropped.
 const CONSOLE_NS: u64 = 5_000_000_000;
+/// Pages that a domain which waits for its device keeps for the connection.
+const CONNECT_PAGES: usize = 192;
 /// Longest sleep between two looks at M1 and at the clock.
 const LOOK_NS: u64 = 1_000_000_000;
 
@@ -88,15 +90,38 @@ fn page(page: UserPage) -> user::UserPage {
 
 impl Xen {
     /// Connects to M1 and sets up an empty address space; `reserve` frames are the kernel's.
-    pub(crate) fn new(mut boot: Boot, mut store: Store, reserve: usize, window: u32) -> Result<Self, What> {
+    /// With `wait`, gives its memory back first and waits until dom0 attaches the device.
+    pub(crate) fn new(
+        mut boot: Boot,
+        mut store: Store,
+        reserve: usize,
+        window: u32,
+        wait: bool,
+    ) -> Result<Self, What> {
+        let failed = |what: &str| What::from(what);
+        let no_reserve = || failed("not enough memory for the reserve");
+        let mut early = None;
+        if wait {
+            let frames = boot.memory.free_pages().saturating_sub(CONNECT_PAGES);
+            let mut pool = FramePool::new(&mut boot.memory, frames, reserve).ok_or_else(no_reserve)?;
+            pool.give_back(frames);
+            store.wait_for_device();
+            early = Some(pool);
+        }
         let begun = boot.clock.now_ns();
         let link = Link::connect(&mut boot, &mut store, window)?;
         let connected = boot.clock.now_ns();
-        let failed = |what: &str| What::from(what);
         let seed = seed::gather(&boot, &mut store);
-        let frames = boot.memory.free_pages();
-        let pool = FramePool::new(&mut boot.memory, frames, reserve);
-        let mut pool = pool.ok_or_else(|| failed("not enough memory for the reserve"))?;
+        let mut pool = match early {
+            Some(mut pool) => {
+                pool.absorb(&mut boot.memory);
+                pool
+            }
+            None => {
+                let frames = boot.memory.free_pages();
+                FramePool::new(&mut boot.memory, frames, reserve).ok_or_else(no_reserve)?
+            }
+        };
         let space = UserSpace::new(&mut pool).map_err(|_| failed("no page tables for the program"))?;
         let timer = boot.hypervisor.evtchn_bind_virq(Virq::Timer).ok();
         for port in timer.into_iter().chain(boot.console.port()) {

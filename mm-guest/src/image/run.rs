@@ -28,7 +28,7 @@ pub(crate) fn main(mut boot: Boot) -> ! {
     let options = Options::parse(boot.cmdline.as_bytes());
     let (hold, fault_trace) = (options.hold, options.fault_trace);
     let reserve = usize::try_from(options.reserve).unwrap_or(usize::MAX);
-    let mut xen = match Xen::new(boot, store, reserve, options.window) {
+    let mut xen = match Xen::new(boot, store, reserve, options.window, options.pool) {
         Ok(xen) => xen,
         Err(what) => {
             log::error!("{what}");

@@ -64,6 +64,34 @@ impl Store {
         })
     }
 
+    /// Waits until dom0 has attached `xvda`: what a domain of a warm pool does, for as long as it takes. `data/pool` says `waiting`
+    /// meanwhile, and `taken` afterwards.
+    /// Where the toolstack wants the domain to end before it was used, it does.
+    pub(crate) fn wait_for_device(&mut self) {
+        const DEVICES: &str = "device/vbd";
+        const DEVICE: &str = "device/vbd/51712/backend";
+        const SAYS: &str = "data/pool";
+        for node in [DEVICES, SHUTDOWN] {
+            if let Err(error) = self.with(|calls| calls.watch(node, "pool")) {
+                log::warn!("{node}: {error}");
+            }
+        }
+        let _ = self.write(SAYS, b"waiting");
+        while self.read(DEVICE).is_none() {
+            if self.take_shutdown() {
+                xen_rt::shutdown(xen::ShutdownReason::Poweroff);
+            }
+            // Where a watch could not be set, a look now and then is left.
+            let later = self.clock.now_ns() + PATIENCE_NS;
+            let _ = self.hypervisor.sched_poll(&[self.port], Some(later));
+            self.events.clear(self.port);
+        }
+        let _ = self.write(SAYS, b"taken");
+        for node in [DEVICES, SHUTDOWN] {
+            let _ = self.with(|calls| calls.unwatch(node, "pool"));
+        }
+    }
+
     /// Asks for events about the toolstack's wish.
     pub(crate) fn watch_shutdown(&mut self) {
         if let Err(error) = self.with(|calls| calls.watch(SHUTDOWN, "shutdown")) {

@@ -122,6 +122,17 @@ impl FramePool {
         })
     }
 
+    /// Adds what is left of `memory`; gives the number of frames.
+    pub fn absorb(&mut self, memory: &mut BootMemory) -> usize {
+        let frames = memory.free_pages();
+        let first = memory.take_bottom(frames).and_then(|first| layout::direct_pfn(first as u64));
+        let Some(Pfn(first)) = first.filter(|first| first.0 + frames as u64 <= LINKS) else { return 0 };
+        for page in first..first + frames as u64 {
+            self.push(Pfn(page));
+        }
+        frames
+    }
+
     /// A frame for the program. Gets frames from Xen if only the reserve is left.
     ///
     /// # Errors
