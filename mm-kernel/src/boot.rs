@@ -7,7 +7,7 @@ use mm_engine::{
 use mm_http::{Connection as HttpConnection, NetMemory};
 use smoltcp::iface::SocketStorage;
 use xen::grant::RefPool;
-use xen::{ForeignPages, Virq};
+use xen::{ForeignPages, PageWords, Virq};
 use xen_drivers::netfront::NetFront;
 use xen_drivers::vbdback::{Slot, VbdBackend};
 use xen_drivers::{Frame, Platform};
@@ -56,7 +56,7 @@ pub fn build(mut boot: Boot) -> &'static mut M1 {
 /// Not inlined, as [`begin`] is not: what either has on the stack is too much for both.
 #[inline(never)]
 fn finish(mut boot: Boot, begun: Begun) -> &'static mut M1 {
-    let Begun { mut config, all_pages, platform, xenstore, xenstore_port, disks_present, opened } = begun;
+    let Begun { config, all_pages, platform, xenstore, xenstore_port, disks_present, opened } = begun;
     let memory = &mut boot.memory;
     let devices =
         DeviceMemory::new(memory, usize::from(config.clients)).unwrap_or_else(|| fatal("memory: devices"));
@@ -70,38 +70,12 @@ fn finish(mut boot: Boot, begun: Begun) -> &'static mut M1 {
     let seed = xen::clock::tsc() ^ boot.clock.unix_ns();
     // A domain of a few MiB serves fewer requests at a time.
     let (rings, jobs) =
-        if memory.free_pages() > 4096 { (clients_of(&config).min(256), 512) } else { (32, 64) };
-    let block = BlockMemory::new(memory, clients_of(&config), jobs, seed)
+        if memory.free_pages() > 4096 { (clients_of(config).min(256), 512) } else { (32, 64) };
+    let block = BlockMemory::new(memory, clients_of(config), jobs, seed)
         .unwrap_or_else(|| fatal("memory: block service"));
     let window = ring_window(memory, rings << RING_ORDER).unwrap_or_else(|| fatal("memory: ring window"));
 
-    let mut volumes = Volumes::new();
-    let places = config.places();
-    let disks = memory.slice_with(places, |_| None).unwrap_or_else(|| fatal("memory: disks"));
-    let infos = memory.slice_with(places, |_| None).unwrap_or_else(|| fatal("memory: volumes"));
-    let all =
-        config.volumes.iter().flat_map(|volume| (0..volume.devices.len()).map(move |disk| (volume, disk)));
-    for (index, (volume, number)) in all.enumerate() {
-        let mut facts = VolumeFacts::new(volume, number);
-        let devid = devid(&facts.device);
-        if devid.is_some_and(|devid| disks_present.contains(&devid)) {
-            facts.version = volumes::next_version(&volumes, &facts.name);
-        } else if number > 0 {
-            facts.state = VolumeState::Vacant;
-        } else {
-            facts.state = VolumeState::NoDisk;
-            log::error!("volume {}: M1 has no disk {}: is it in M1's disk= line?", facts.name, facts.device);
-        }
-        // One that is not there now may be attached later.
-        if let Some(devid) = devid {
-            let frames = (frame(memory), frame(memory), frame(memory));
-            let (Some(ring), Some(first), Some(info)) = frames else { fatal("memory: disks") };
-            disks[index] = memory.place(Disk::new(platform, devid, ring, first));
-            infos[index] = Some(info);
-        }
-        // As many as the configuration has.
-        let _ = volumes.push(facts);
-    }
+    let Places { volumes, disks, infos } = places(memory, platform, config, &disks_present);
     for problem in &config.problems {
         log::error!("{problem}");
     }
@@ -111,7 +85,7 @@ fn finish(mut boot: Boot, begun: Begun) -> &'static mut M1 {
     let wanted = config.grant_frames.unwrap_or(u32::MAX).min(boot.grants.frames_max());
     if config.grant_frames.is_some_and(|frames| frames > boot.grants.frames_max()) {
         late_problem(
-            &mut config,
+            config,
             "grant_frames=",
             "no more frames than Xen allows: see max_grant_frames= in xl.cfg",
         );
@@ -120,15 +94,15 @@ fn finish(mut boot: Boot, begun: Begun) -> &'static mut M1 {
     let domains =
         memory.slice(usize::from(config.clients), DomId::SELF).unwrap_or_else(|| fatal("memory: clients"));
     // What is left is the store's and its tables', but for M1's own state and some pages of alignment.
-    let own = u32::try_from((size_of::<M1>() + size_of::<Overlays>()).div_ceil(4096))
-        .unwrap_or(u32::MAX)
-        .saturating_add(16);
+    let own =
+        u32::try_from((size_of::<M1>() + size_of::<Engine<'_>>() + size_of::<Overlays>()).div_ceil(4096))
+            .unwrap_or(u32::MAX)
+            .saturating_add(16);
     let free = u32::try_from(memory.free_pages()).unwrap_or(u32::MAX).saturating_sub(own);
     let mut sizes = TableSizes::fit(free, references, clients, clients, config.window, 0);
     if let Some(limit) = config.store_pages.filter(|limit| (*limit as usize) < sizes.frames) {
         sizes = TableSizes::new(limit, references, clients, clients, config.window);
     }
-    let tables = tables(memory, &sizes).unwrap_or_else(|| fatal("memory: tables"));
     let frames = memory.pages(sizes.frames).unwrap_or_else(|| fatal("memory: store"));
     let limits = Limits {
         first_reference,
@@ -141,7 +115,7 @@ fn finish(mut boot: Boot, begun: Begun) -> &'static mut M1 {
         seed,
         ..Limits::default()
     };
-    let mut engine = Engine::new(tables, limits);
+    let engine = engine(memory, &sizes, limits).unwrap_or_else(|| fatal("memory: tables"));
     engine.extend_references(boot.grants.capacity().min(wanted * 512).saturating_sub(first_reference));
     log::info!(
         "store: {} MiB for pages of volumes, {} references of {}",
@@ -194,12 +168,73 @@ fn finish(mut boot: Boot, begun: Begun) -> &'static mut M1 {
     boot.memory.place(m1).unwrap_or_else(|| fatal("memory: M1 itself"))
 }
 
+/// The disks of all volumes.
+struct Places {
+    volumes: &'static mut Volumes,
+    disks: &'static mut [Option<&'static mut Disk>],
+    infos: &'static mut [Option<Frame>],
+}
+
+/// Not inlined, as all that makes something large: its stack is used again by the next.
+#[inline(never)]
+fn places(memory: &mut BootMemory, platform: Platform, config: &Config, disks_present: &[u32]) -> Places {
+    let volumes = memory.place(Volumes::new()).unwrap_or_else(|| fatal("memory: volumes"));
+    let places = config.places();
+    let disks = memory.slice_with(places, |_| None).unwrap_or_else(|| fatal("memory: disks"));
+    let infos = memory.slice_with(places, |_| None).unwrap_or_else(|| fatal("memory: volumes"));
+    let all =
+        config.volumes.iter().flat_map(|volume| (0..volume.devices.len()).map(move |disk| (volume, disk)));
+    for (index, (volume, number)) in all.enumerate() {
+        let mut facts = VolumeFacts::new(volume, number);
+        let devid = devid(&facts.device);
+        if devid.is_some_and(|devid| disks_present.contains(&devid)) {
+            facts.version = volumes::next_version(volumes, &facts.name);
+        } else if number > 0 {
+            facts.state = VolumeState::Vacant;
+        } else {
+            facts.state = VolumeState::NoDisk;
+            log::error!("volume {}: M1 has no disk {}: is it in M1's disk= line?", facts.name, facts.device);
+        }
+        // One that is not there now may be attached later.
+        if let Some(devid) = devid {
+            let frames = (frame(memory), frame(memory), frame(memory));
+            let (Some(ring), Some(first), Some(info)) = frames else { fatal("memory: disks") };
+            disks[index] = disk(memory, platform, devid, ring, first);
+            infos[index] = Some(info);
+        }
+        // As many as the configuration has.
+        let _ = volumes.push(facts);
+    }
+    Places { volumes, disks, infos }
+}
+
+#[inline(never)]
+fn disk(
+    memory: &mut BootMemory,
+    platform: Platform,
+    devid: u32,
+    ring: Frame,
+    first: Frame,
+) -> Option<&'static mut Disk> {
+    memory.place(Disk::new(platform, devid, ring, first))
+}
+
+#[inline(never)]
+fn engine(
+    memory: &mut BootMemory,
+    sizes: &TableSizes,
+    limits: Limits,
+) -> Option<&'static mut Engine<'static>> {
+    let tables = tables(memory, sizes)?;
+    memory.place(Engine::new(tables, limits))
+}
+
 /// What the rest of booting needs.
 struct Begun {
-    config: Config,
+    config: &'static mut Config,
     all_pages: u64,
     platform: Platform,
-    xenstore: Connection,
+    xenstore: &'static mut Connection,
     xenstore_port: xen::Port,
     disks_present: heapless::Vec<u32, 64>,
     opened: Option<Opened>,
@@ -208,7 +243,7 @@ struct Begun {
 /// The options, xenstore, and the store's disk.
 #[inline(never)]
 fn begin(boot: &mut Boot) -> Begun {
-    let mut config = Config::parse(boot.cmdline);
+    let config = parse(boot).unwrap_or_else(|| fatal("memory: options"));
     log::set_max_level(config.log);
     let (major, minor) = boot.hypervisor.xen_version();
     log::info!(
@@ -226,10 +261,20 @@ fn begin(boot: &mut Boot) -> Begun {
 
     let Some(store_page) = boot.xenstore else { fatal("there is no xenstore: start M1 with xl create") };
     boot.events.unmask(store_page.port);
-    let mut xenstore = Connection::new(store_page.page);
-    let disks_present = list_disks(&mut xenstore, boot, store_page.port);
-    let opened = open_store(&mut config, &disks_present, boot, &mut xenstore, store_page.port, platform);
+    let xenstore = connection(boot, store_page.page).unwrap_or_else(|| fatal("memory: xenstore"));
+    let disks_present = list_disks(xenstore, boot, store_page.port);
+    let opened = open_store(config, &disks_present, boot, xenstore, store_page.port, platform);
     Begun { config, all_pages, platform, xenstore, xenstore_port: store_page.port, disks_present, opened }
+}
+
+#[inline(never)]
+fn parse(boot: &mut Boot) -> Option<&'static mut Config> {
+    boot.memory.place(Config::parse(boot.cmdline))
+}
+
+#[inline(never)]
+fn connection(boot: &mut Boot, page: &'static PageWords) -> Option<&'static mut Connection> {
+    boot.memory.place(Connection::new(page))
 }
 
 /// Ends M1 before it served anything, with one line that says why.

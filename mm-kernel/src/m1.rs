@@ -23,15 +23,15 @@ use crate::volumes::{VolumeState, Volumes};
 /// Devices that can wait for their volume's disk.
 pub(crate) const UNDECIDED: usize = 64;
 
-/// The memory-manager domain.
+/// The memory-manager domain. What is large has a place of its own, so that building it takes little of the stack.
 pub struct M1 {
-    pub(crate) config: Config,
+    pub(crate) config: &'static mut Config,
     pub(crate) platform: Platform,
     pub(crate) hypervisor: &'static (dyn Hypervisor + Sync),
     pub(crate) events: Events,
     pub(crate) clock: Clock,
     pub(crate) console: Console,
-    pub(crate) xenstore: xenstore::Connection,
+    pub(crate) xenstore: &'static mut xenstore::Connection,
     pub(crate) xenstore_port: Port,
     /// Held so that it is never bound twice; its events only wake the loop.
     pub(crate) _timer: Port,
@@ -41,8 +41,8 @@ pub struct M1 {
     /// A disk and an info page for each volume that has one.
     pub(crate) disks: &'static mut [Option<&'static mut Disk>],
     pub(crate) infos: &'static mut [Option<Frame>],
-    pub(crate) volumes: Volumes,
-    pub(crate) engine: Engine<'static>,
+    pub(crate) volumes: &'static mut Volumes,
+    pub(crate) engine: &'static mut Engine<'static>,
     pub(crate) lending: Lending,
     pub(crate) devices: Devices,
     /// What clients keep, where there is a disk for it.
@@ -66,6 +66,9 @@ pub struct M1 {
     pub(crate) rechecked: u64,
 }
 
+// Building it takes this much of the stack twice, and that has 128 KiB.
+const _: () = assert!(size_of::<M1>() <= 24 * 1024);
+
 /// The card and the service on it.
 pub(crate) struct Network {
     pub(crate) card: &'static mut NetFront,
@@ -86,12 +89,12 @@ impl M1 {
     pub(crate) fn overlays_turn(&mut self) -> bool {
         let Some(overlays) = &mut self.overlays else { return false };
         let mut hands = Hands {
-            engine: &mut self.engine,
+            engine: self.engine,
             lending: &mut self.lending,
             devices: &mut self.devices,
             disks: self.disks,
             overlays: None,
-            volumes: &self.volumes,
+            volumes: self.volumes,
             clock: self.clock,
             hypervisor: self.hypervisor,
         };
@@ -108,12 +111,12 @@ impl M1 {
     /// The block service, and what it carries out effects with.
     pub(crate) fn block_and_hands(&mut self) -> (&mut Block, Hands<'_>) {
         let hands = Hands {
-            engine: &mut self.engine,
+            engine: self.engine,
             lending: &mut self.lending,
             devices: &mut self.devices,
             disks: self.disks,
             overlays: self.overlays.as_deref_mut(),
-            volumes: &self.volumes,
+            volumes: self.volumes,
             clock: self.clock,
             hypervisor: self.hypervisor,
         };
@@ -163,12 +166,12 @@ impl M1 {
         };
         let wall = self.clock.unix_ns() / 1_000_000_000;
         let facts = Facts {
-            config: &self.config,
-            engine: &mut self.engine,
+            config: self.config,
+            engine: self.engine,
             block: &self.block,
             overlays: self.overlays.as_deref(),
             lending: &self.lending,
-            volumes: &self.volumes,
+            volumes: self.volumes,
             refusals: &self.refusals,
             host,
             ring_faults: self.ring_faults,

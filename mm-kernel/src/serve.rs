@@ -193,8 +193,8 @@ impl M1 {
     pub(crate) fn open_volume(&mut self, index: usize, pages: u64) {
         let (Some(disk), Some(info)) = (&self.disks[index], self.infos[index]) else { return };
         let identity = volumes::identity(&disk.first_page(), pages);
-        let group = GroupId(volumes::group_number(&self.volumes, &self.volumes[index].group));
-        let version = volumes::next_version(&self.volumes, &self.volumes[index].name);
+        let group = GroupId(volumes::group_number(self.volumes, &self.volumes[index].group));
+        let version = volumes::next_version(self.volumes, &self.volumes[index].name);
         let volume = &mut self.volumes[index];
         let sharing = if volume.copy_only { Sharing::Copy } else { Sharing::Map };
         match self.engine.add_volume(pages, group, sharing) {

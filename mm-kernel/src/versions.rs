@@ -34,7 +34,7 @@ impl M1 {
             return Err(None);
         }
         let under = overlay.and_then(|overlay| self.base_of(name, overlay));
-        under.or_else(|| volumes::current(&self.volumes, name)).ok_or(Some(Reason::VolumeUnusable))
+        under.or_else(|| volumes::current(self.volumes, name)).ok_or(Some(Reason::VolumeUnusable))
     }
 
     /// The version that an overlay lies over.
@@ -82,7 +82,7 @@ impl M1 {
     fn can_go(&self, index: usize) -> bool {
         let volume = &self.volumes[index];
         let lost = volume.state == VolumeState::DiskGone;
-        let superseded = volumes::current(&self.volumes, &volume.name) != Some(index);
+        let superseded = volumes::current(self.volumes, &volume.name) != Some(index);
         volume.state == VolumeState::OtherDisk || superseded && (volume.used || lost)
     }
 

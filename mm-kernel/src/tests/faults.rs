@@ -2,7 +2,7 @@
 
 use mm_client::PageError;
 
-use super::world::{PAGES, World};
+use super::world::{PAGES, World, XVDA};
 
 #[test]
 fn a_fault_reads_the_disk_once_and_the_second_client_shares_the_page() {
@@ -109,4 +109,30 @@ fn the_heartbeat_goes_on_and_a_slow_disk_is_not_a_dead_m1() {
     assert_eq!(this.mm.judge(now, heartbeat), mm_client::Judgement::Slow);
     world.disks[0].stalled = false;
     world.touch(client, 9);
+}
+
+#[test]
+fn a_client_that_never_stops_asking_keeps_xenstore_and_time_from_nobody() {
+    let mut world = World::new("volume=base:xvda clients=4 window=1", 40);
+    let busy = world.client("base", 0);
+    let (m1, xvdb) = (world.domain.id(), XVDA + 16);
+    let newcomer = world.xen.domain(64, 2);
+    world.store.introduce(newcomer.id().0, newcomer.pages(1).first().expect("one"));
+    world.store.add_vbd(m1.0, newcomer.id().0, xvdb, "base", "r");
+    let mut turns = 0;
+    // Two seconds, in which its ring is never empty.
+    while world.backend(newcomer.id(), xvdb, "state").as_deref() != Some("2") {
+        let page = turns % PAGES;
+        world.clients[busy].drop_page((page + 1) % PAGES);
+        world.clients[busy].touch(page);
+        let _ = world.clients[busy].pump();
+        let _ = world.m1.turn();
+        let _ = world.store.run();
+        world.serve_disks();
+        world.xen.advance(1_000_000);
+        turns += 1;
+        assert!(turns < 2000, "the newcomer waits for ever");
+    }
+    world.run();
+    world.clients[busy].check();
 }

@@ -161,6 +161,13 @@ impl World {
         panic!("it never comes to rest");
     }
 
+    /// M1's disks do what is asked of them.
+    pub(crate) fn serve_disks(&mut self) {
+        for disk in &mut self.disks {
+            let _ = disk.serve(&mut self.store, &self.dom0, self.domain.id());
+        }
+    }
+
     /// Time passes, in steps.
     pub(crate) fn pass(&mut self, ns: u64) {
         for _ in 0..ns.div_ceil(SETTLE_NS) {
@@ -310,12 +317,12 @@ impl World {
             console_dropped: 3,
         };
         Facts {
-            config: &m1.config,
+            config: m1.config,
             block: &m1.block,
             overlays: m1.overlays.as_deref(),
-            engine: &mut m1.engine,
+            engine: m1.engine,
             lending: &m1.lending,
-            volumes: &m1.volumes,
+            volumes: m1.volumes,
             refusals: &m1.refusals,
             host,
             ring_faults: m1.ring_faults,
@@ -436,21 +443,21 @@ fn build(
     let console_port = domain.evtchn_alloc_unbound(dom0).expect("a port");
     let card = NetFront::new(platform, 0, [frame(0), frame(0)], &[frame(0)], &[frame(0)]);
     M1 {
-        config,
+        config: Box::leak(Box::new(config)),
         platform,
         hypervisor,
         events,
         clock: domain.clock(),
         console: Console::on_ring(console_page, console_port, hypervisor),
-        xenstore: Connection::new(store_page),
+        xenstore: Box::leak(Box::new(Connection::new(store_page))),
         xenstore_port: domain.evtchn_alloc_unbound(dom0).expect("a port"),
         _timer: domain.evtchn_bind_virq(Virq::Timer).expect("a port"),
         control: Control::new(Window::new(platform, &[frame(0), frame(0)], slice(10 << 10, |_| 0))),
         network: Network { card: Box::leak(Box::new(card)), memory: None, service: None, deadline: None },
         disks,
         infos,
-        volumes,
-        engine,
+        volumes: Box::leak(Box::new(volumes)),
+        engine: Box::leak(Box::new(engine)),
         lending,
         overlays,
         block,
