@@ -1,6 +1,6 @@
 //! Clients come and go: what dom0 says about their devices, and what M1 does about it.
 
-use mm_engine::{ClientId, ClientState, Refusal, VolumeId};
+use mm_engine::{ClientId, ClientState, Refusal, SnapshotId, VolumeId};
 use mm_store::{CreateRefused, Lifetime, OpenRefused, OverlayId};
 use xen_drivers::Frame;
 use xen_drivers::vbdback::{BlockOffer, DeviceId, Event, Info, MapOffer};
@@ -8,6 +8,7 @@ use xen_sys::DomId;
 
 use crate::m1::M1;
 use crate::refusals::Reason;
+use crate::snapshots::Target;
 use crate::volumes;
 
 /// Events taken in one turn.
@@ -92,20 +93,34 @@ impl M1 {
 
     /// `Err(None)`: not known yet.
     fn accept(&mut self, device: DeviceId, info: &Info) -> Result<(), Option<Reason>> {
-        let target = info.params.as_str();
-        if target.contains('@') {
+        let Target { volume: target, snapshot, overlay } = Target::parse(info.params.as_str());
+        if snapshot.is_some() && overlay.is_some() {
             return Err(Some(Reason::NotSupported));
         }
-        let (target, overlay) =
-            target.split_once('+').map_or((target, None), |(name, over)| (name, Some(over)));
-        let volume = self.version_for(device, target, overlay)?;
+        let named = snapshot.map(|name| {
+            self.volumes.iter().find(|volume| volume.name == target).ok_or(Some(Reason::UnknownVolume))?;
+            self.snapshots.find(self.volumes, target, name).ok_or(Some(Reason::UnknownSnapshot))
+        });
+        let named = named.transpose()?;
+        // A snapshot lies over one version of its volume.
+        let volume = match named {
+            Some(slot) => slot.volume,
+            None => self.version_for(device, target, overlay)?,
+        };
         let facts = &self.volumes[volume];
         let id = facts.id.ok_or(Some(Reason::VolumeUnusable))?;
         let page = self.infos[volume].ok_or(Some(Reason::VolumeUnusable))?;
+        let (snapshot, page) = match named {
+            None => (None, page),
+            Some(slot) => {
+                let page = self.snapshots.info(slot.id).ok_or(Some(Reason::SnapshotNotReady))?;
+                (Some(slot.id), page)
+            }
+        };
         let offer = self.block.offer(facts, info, overlay.is_some()).ok_or(Some(Reason::TooLarge))?;
         let base = Base { identity: volumes::digest(&facts.identity, facts.pages), pages: facts.pages };
         let overlay = overlay.map(|name| self.overlay(device, name, base)).transpose()?;
-        let accepted = self.accept_over(device, info, volume, id, page, offer, overlay);
+        let accepted = self.accept_over(device, info, volume, id, snapshot, page, offer, overlay);
         if let (Err(_), Some(overlay), Some(overlays)) = (&accepted, overlay, &mut self.overlays)
             && self.block.overlay_of(device).is_none()
         {
@@ -150,13 +165,19 @@ impl M1 {
         info: &Info,
         volume: usize,
         id: VolumeId,
+        snapshot: Option<SnapshotId>,
         page: Frame,
         offer: BlockOffer,
         overlay: Option<OverlayId>,
     ) -> Result<(), Option<Reason>> {
         let client = self.client_of(info.domain)?;
-        let ring = self.engine.attach(client, id).map_err(|refusal| {
+        let ring = match snapshot {
+            None => self.engine.attach(client, id),
+            Some(snapshot) => self.engine.attach_snapshot(client, id, snapshot),
+        };
+        let ring = ring.map_err(|refusal| {
             Some(match refusal {
+                Refusal::NoSnapshot => Reason::SnapshotNotReady,
                 Refusal::OtherGroup => Reason::OtherGroup,
                 Refusal::NoVolume => Reason::VolumeUnusable,
                 _ => Reason::TooManyDevices,

@@ -1,8 +1,8 @@
 //! From what Xen gave the domain to an M1 that can serve: who gets which memory is decided here, once.
 
 use mm_engine::{
-    ClientEntry, Engine, FrameEntry, GroupId, Limits, RequestEntry, RingEntry, Sharing, TableSizes, Tables,
-    WindowEntry,
+    ClientEntry, Engine, FrameEntry, FrozenEntry, GroupId, Limits, RequestEntry, RingEntry, SNAPSHOTS,
+    Sharing, SnapshotEntry, TableSizes, Tables, WindowEntry,
 };
 use mm_http::{Connection as HttpConnection, NetMemory};
 use smoltcp::iface::SocketStorage;
@@ -25,6 +25,7 @@ use crate::lending::Lending;
 use crate::m1::{M1, Network};
 use crate::overlays::{self, Opened, Overlays, Waiter};
 use crate::refusals::Refusals;
+use crate::snapshots::Snapshots;
 use crate::volumes::{self, VolumeFacts, VolumeState, Volumes};
 
 /// Pages for frames on their way out and in.
@@ -37,6 +38,9 @@ const XENSTORE_NS: u64 = 10_000_000_000;
 const FIRST_GRANT_FRAMES: u32 = 8;
 /// Frames that hold the drivers' references, whatever `grant_frames=` says.
 const OWN_GRANT_FRAMES: u32 = RefPool::END.0.div_ceil(512);
+
+/// Snapshots that there can be in a domain of a few MiB.
+const SNAPSHOTS_SMALL: usize = 8;
 
 /// Pages of the engine's volume for what clients write in memory: as many as there can be, shared out among the devices.
 const MEMORY_PAGES: u64 = (1 << 32) - 2;
@@ -80,6 +84,8 @@ fn finish(mut boot: Boot, begun: Begun) -> &'static mut M1 {
         log::error!("{problem}");
     }
 
+    let snapshots = if memory.free_pages() > 4096 { SNAPSHOTS } else { SNAPSHOTS_SMALL };
+    let frozen = place_snapshots(memory, snapshots).unwrap_or_else(|| fatal("memory: snapshots"));
     let clients = u32::from(config.clients);
     let first_reference = RefPool::END.0;
     let wanted = config.grant_frames.unwrap_or(u32::MAX).min(boot.grants.frames_max());
@@ -103,6 +109,7 @@ fn finish(mut boot: Boot, begun: Begun) -> &'static mut M1 {
     if let Some(limit) = config.store_pages.filter(|limit| (*limit as usize) < sizes.frames) {
         sizes = TableSizes::new(limit, references, clients, clients, config.window);
     }
+    sizes = sizes.with_frozen(u32::try_from(sizes.frozen).unwrap_or(0), snapshots);
     let frames = memory.pages(sizes.frames).unwrap_or_else(|| fatal("memory: store"));
     let limits = Limits {
         first_reference,
@@ -116,6 +123,9 @@ fn finish(mut boot: Boot, begun: Begun) -> &'static mut M1 {
         ..Limits::default()
     };
     let engine = engine(memory, &sizes, limits).unwrap_or_else(|| fatal("memory: tables"));
+    if engine.add_frozen().is_err() {
+        log::error!("there is no memory for snapshots");
+    }
     engine.extend_references(boot.grants.capacity().min(wanted * 512).saturating_sub(first_reference));
     log::info!(
         "store: {} MiB for pages of volumes, {} references of {}",
@@ -133,7 +143,9 @@ fn finish(mut boot: Boot, begun: Begun) -> &'static mut M1 {
     let block = Block::new(platform, window, block, memory_volume, config.memory_quota());
     let timer = boot.hypervisor.evtchn_bind_virq(Virq::Timer).unwrap_or_else(|_| fatal("no timer"));
     boot.events.unmask(timer);
-    let lending = Lending { table: boot.grants, frames, mfn_of: &xen_rt::mfn_of, domains, failures: 0 };
+    let secret = [seed.rotate_left(23) ^ xen::clock::tsc(), seed.wrapping_mul(0x9e37_79b9_7f4a_7c15)];
+    let lending =
+        Lending { table: boot.grants, frames, mfn_of: &xen_rt::mfn_of, domains, failures: 0, secret };
     let m1 = M1 {
         config,
         platform,
@@ -159,6 +171,7 @@ fn finish(mut boot: Boot, begun: Begun) -> &'static mut M1 {
         references,
         first_reference,
         refusals: Refusals::new(),
+        snapshots: frozen,
         started: boot.clock.unix_ns() / 1_000_000_000,
         turns: 0,
         ring_faults: 0,
@@ -227,6 +240,16 @@ fn engine(
 ) -> Option<&'static mut Engine<'static>> {
     let tables = tables(memory, sizes)?;
     memory.place(Engine::new(tables, limits))
+}
+
+/// Not inlined: it is large, and on the stack for a moment.
+#[inline(never)]
+fn place_snapshots(memory: &mut BootMemory, count: usize) -> Option<&'static mut Snapshots> {
+    let infos = memory.slice_with(count, |_| None)?;
+    for info in infos.iter_mut() {
+        *info = Some(frame(memory)?);
+    }
+    memory.place(Snapshots::new(infos, xen::clock::tsc()))
 }
 
 /// What the rest of booting needs.
@@ -413,5 +436,9 @@ fn tables(memory: &mut BootMemory, sizes: &TableSizes) -> Option<Tables<'static>
         rings: memory.slice_with(sizes.rings, |_| RingEntry::default())?,
         requests: memory.slice_with(sizes.requests, |_| RequestEntry::default())?,
         clients: memory.slice_with(sizes.clients, |_| ClientEntry::default())?,
+        frozen: memory.slice_with(sizes.frozen, |_| FrozenEntry::default())?,
+        frozen_members: memory.slice(sizes.frozen, 0)?,
+        frozen_buckets: memory.slice(sizes.frozen_buckets, 0)?,
+        snapshots: memory.slice_with(sizes.snapshots, |_| SnapshotEntry::default())?,
     })
 }

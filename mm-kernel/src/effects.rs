@@ -1,6 +1,7 @@
 //! The one place where the engine's decisions are carried out.
 
-use mm_engine::{Copied, Effect, Effects, Engine};
+use mm_engine::{Capture, Copied, Effect, Effects, Engine};
+use mm_proto::CAPTURE_MAX;
 use xen::grant::{Direction, PageCopy};
 use xen::{Clock, Hypervisor};
 use xen_sys::GrantRef;
@@ -9,6 +10,7 @@ use crate::devices::Devices;
 use crate::disks::Disk;
 use crate::lending::Lending;
 use crate::overlays::Overlays;
+use crate::snapshots::Snapshots;
 use crate::volumes::VolumeFacts;
 
 /// What effects are carried out on.
@@ -25,6 +27,8 @@ pub struct Hands<'m> {
     pub overlays: Option<&'m mut Overlays>,
     /// The volumes.
     pub volumes: &'m [VolumeFacts],
+    /// Frozen clients.
+    pub snapshots: &'m mut Snapshots,
     /// Time.
     pub clock: Clock,
     /// Xen.
@@ -47,15 +51,28 @@ impl Hands<'_> {
                     if let Err(bug) = self.engine.copy_done(copy.request, copied, &mut follow) {
                         log::error!("bug: {bug:?}");
                     }
-                    for effect in follow.iter() {
-                        if let Effect::Reply { ring, response } = effect {
-                            self.reply(*ring, *response);
-                        }
-                    }
+                    self.replies(&follow);
                 }
+                Effect::Capture(capture) => {
+                    copied_any = true;
+                    self.capture(capture);
+                }
+                Effect::Hot { snapshot, page, bitmap } => {
+                    self.snapshots.hot(*snapshot, *page, bitmap, self.clock.now_ns());
+                }
+                // What a client has written over its volume is not part of a snapshot yet.
+                Effect::Instant(_) => {}
             }
         }
         copied_any
+    }
+
+    fn replies(&mut self, effects: &Effects) {
+        for effect in effects.iter() {
+            if let Effect::Reply { ring, response } = effect {
+                self.reply(*ring, *response);
+            }
+        }
     }
 
     fn reply(&mut self, ring: mm_engine::RingId, mut response: mm_proto::Response) {
@@ -93,6 +110,37 @@ impl Hands<'_> {
                 log::error!("bug: {bug:?}");
             }
         }
+    }
+
+    /// Copies frames of a client's, all in one hypercall; each has an outcome of its own.
+    fn capture(&mut self, capture: &Capture) {
+        let peer = self.lending.domain(capture.client);
+        let mut copies: heapless::Vec<PageCopy, CAPTURE_MAX> = heapless::Vec::new();
+        for (frame, reference) in &capture.pages {
+            let Some((_, mfn)) = self.lending.frame(*frame) else { continue };
+            // As many as a capture has.
+            let _ = copies.push(PageCopy::page(mfn, peer, GrantRef(*reference), Direction::FromPeer));
+        }
+        if let Err(error) = self.lending.table.copy(self.hypervisor, &mut copies) {
+            log::warn!("Xen refused a grant copy: {error:?}");
+            for copy in &mut copies {
+                copy.status = xen::GrantStatus::GENERAL_ERROR;
+            }
+        }
+        let mut outcomes: heapless::Vec<Copied, CAPTURE_MAX> = heapless::Vec::new();
+        for copy in &copies {
+            if !copy.status.is_okay() {
+                log::debug!("copy from domain {}: status {:?}", peer.0, copy.status);
+            }
+            let copied = if copy.status.is_okay() { Copied::Done } else { Copied::BadReference };
+            let _ = outcomes.push(copied);
+        }
+        let mut follow = Effects::new();
+        let now = self.clock.now_ns();
+        if let Err(bug) = self.engine.captured(now, capture.request, &outcomes, self.lending, &mut follow) {
+            log::error!("bug: {bug:?}");
+        }
+        self.replies(&follow);
     }
 
     fn copy(&mut self, copy: &mm_engine::Copy) -> Copied {

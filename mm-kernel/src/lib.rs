@@ -2,7 +2,7 @@
 //!
 //! In the order in which to read: [`boot`] hands out the memory and builds an [`m1::M1`]; [`serve`] is its loop; [`attach`] follows clients
 //! coming and going, [`versions`] the disks of volumes; [`effects`] carries out what the engine decides, through [`lending`] (grants), [`devices`] (rings) and [`disks`] (reads);
-//! [`pages`] is what the endpoint shows, [`control`] what dom0 can have done. [`config`], [`volumes`] and [`refusals`] are what they say. All of it compiles and what can be decided
+//! [`snapshots`] are frozen clients; [`pages`] is what the endpoint shows, [`control`] what dom0 can have done. [`config`], [`volumes`] and [`refusals`] are what they say. All of it compiles and what can be decided
 //! without Xen is tested on the host; the image is `src/main.rs`.
 #![cfg_attr(not(test), no_std)]
 
@@ -20,6 +20,7 @@ pub mod overlays;
 pub mod pages;
 pub mod refusals;
 pub mod serve;
+pub mod snapshots;
 pub mod trace;
 pub mod versions;
 pub mod volumes;

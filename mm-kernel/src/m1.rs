@@ -18,6 +18,7 @@ use crate::lending::Lending;
 use crate::overlays::Overlays;
 use crate::pages::{Facts, Host};
 use crate::refusals::Refusals;
+use crate::snapshots::Snapshots;
 use crate::volumes::{VolumeState, Volumes};
 
 /// Devices that can wait for their volume's disk.
@@ -57,6 +58,8 @@ pub struct M1 {
     pub(crate) references: u32,
     pub(crate) first_reference: u32,
     pub(crate) refusals: Refusals,
+    /// Frozen clients.
+    pub(crate) snapshots: &'static mut Snapshots,
     /// Seconds since 1970.
     pub(crate) started: u64,
     pub(crate) turns: u64,
@@ -95,6 +98,7 @@ impl M1 {
             disks: self.disks,
             overlays: None,
             volumes: self.volumes,
+            snapshots: self.snapshots,
             clock: self.clock,
             hypervisor: self.hypervisor,
         };
@@ -117,6 +121,7 @@ impl M1 {
             disks: self.disks,
             overlays: self.overlays.as_deref_mut(),
             volumes: self.volumes,
+            snapshots: self.snapshots,
             clock: self.clock,
             hypervisor: self.hypervisor,
         };
@@ -173,6 +178,7 @@ impl M1 {
             lending: &self.lending,
             volumes: self.volumes,
             refusals: &self.refusals,
+            snapshots: self.snapshots,
             host,
             ring_faults: self.ring_faults,
             closed: self.closed,

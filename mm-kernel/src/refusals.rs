@@ -24,8 +24,12 @@ pub enum Reason {
     TooManyDevices,
     /// No reference or event channel is left for its ring.
     NoRoom,
-    /// Snapshots are not there in this version.
+    /// What is written over a snapshot cannot be kept in this version.
     NotSupported,
+    /// The volume has no snapshot of that name.
+    UnknownSnapshot,
+    /// The snapshot is being taken.
+    SnapshotNotReady,
     /// There is no store disk, or it cannot be used.
     NoStore,
     /// The store's disk has failed.
@@ -52,7 +56,9 @@ impl fmt::Display for Reason {
             Self::OtherGroup => "the client has a volume of another group already",
             Self::TooManyDevices => "as many devices as clients= allows are served",
             Self::NoRoom => "no grant reference or event channel is left",
-            Self::NotSupported => "snapshots (@) are not supported",
+            Self::NotSupported => "an overlay (+) over a snapshot (@) is not supported yet",
+            Self::UnknownSnapshot => "the volume has no snapshot (@) of this name",
+            Self::SnapshotNotReady => "the snapshot (@) is not complete yet",
             Self::NoStore => "overlays (+) need a store: store_disk= names its disk",
             Self::StoreFailed => "the store's disk has failed",
             Self::OverlayName => "an overlay's name has 1 to 64 letters, digits, '.', '_' and '-'",

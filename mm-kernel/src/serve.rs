@@ -56,6 +56,7 @@ impl M1 {
         more |= self.overlays_turn() | self.overlays.as_deref().is_some_and(Overlays::has_work);
         // Frames of blocks that have reached the disk may be what a request waits for.
         more |= self.engine.can_go_on();
+        self.snapshots_turn();
         self.answer();
         self.network_turn(now);
         self.grow();
@@ -82,6 +83,7 @@ impl M1 {
             info.words.store(InfoPage::HEARTBEAT_WORD + 1, high);
             info.words.store(InfoPage::HEARTBEAT_WORD, low);
         }
+        self.snapshots.heartbeat(low, high);
     }
 
     fn xenstore_turn(&mut self, now: u64) {
@@ -91,6 +93,7 @@ impl M1 {
             self.devices.sweep();
             self.versions_turn();
             self.control.recheck();
+            self.snapshots_recheck(now);
         }
         for _ in 0..MESSAGES {
             match self.xenstore.poll() {
@@ -218,22 +221,27 @@ impl M1 {
                 return;
             }
         }
-        let page = InfoPage {
+        let words = self.info_page(index).encode();
+        info.words.store(0, 0);
+        // The magic, word 0, comes last: the page is an info page only when all of it is there.
+        for (word, value) in words.iter().enumerate().rev() {
+            info.words.store(word, *value);
+        }
+    }
+
+    /// What clients of a volume are told.
+    pub(crate) fn info_page(&self, index: usize) -> InfoPage {
+        let volume = &self.volumes[index];
+        InfoPage {
             version_min: mm_proto::VERSION_MIN,
             version_max: mm_proto::VERSION,
             copy_only: volume.copy_only,
             epoch: self.started,
             heartbeat: self.turns,
-            pages,
+            pages: volume.pages,
             window: self.config.window,
-            identity,
+            identity: volume.identity,
             snapshot: None,
-        };
-        let words = page.encode();
-        info.words.store(0, 0);
-        // The magic, word 0, comes last: the page is an info page only when all of it is there.
-        for (word, value) in words.iter().enumerate().rev() {
-            info.words.store(word, *value);
         }
     }
 

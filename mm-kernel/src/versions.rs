@@ -51,6 +51,7 @@ impl M1 {
     fn is_used(&self, index: usize) -> bool {
         self.devices.iter().any(|device| device.volume == index)
             || self.block.disks().any(|disk| disk.volume == index)
+            || self.snapshots.needs(index)
     }
 
     /// Retires versions that nobody needs, and lets others take their places. Now and then, and when somebody has left.

@@ -31,7 +31,7 @@ impl Engine<'_> {
     pub fn copy_done(&mut self, request: RequestId, copied: Copied, out: &mut Effects) -> Result<(), Bug> {
         out.clear();
         let row = *self.requests.at(request.0);
-        if !row.copying {
+        if !row.copying || matches!(row.ask, Ask::Capture { .. }) {
             self.bugs += 1;
             return Err(Bug("copy_done for a request that is not being copied"));
         }
@@ -58,7 +58,7 @@ impl Engine<'_> {
     pub fn stamp(&mut self, response: &mut Response, now: u64) {
         response.timing.replied = now;
         // An answer to Listen took as long as there was nothing to say.
-        if response.status != Status::Revoke {
+        if !matches!(response.status, Status::Revoke | Status::Freeze) {
             self.service.record(now.saturating_sub(response.timing.received));
         }
     }
@@ -90,8 +90,8 @@ impl Engine<'_> {
         let kind = match (row.ask, row.missed) {
             (Ask::Grant { .. }, false) => FaultKind::GrantResident,
             (Ask::Grant { .. }, true) => FaultKind::GrantRead,
-            (Ask::Copy { .. }, false) => FaultKind::CopyResident,
-            (Ask::Copy { .. }, true) => FaultKind::CopyRead,
+            (Ask::Copy { .. } | Ask::Capture { .. }, false) => FaultKind::CopyResident,
+            (Ask::Copy { .. } | Ask::Capture { .. }, true) => FaultKind::CopyRead,
         };
         self.counters.faults.count(kind, result);
         let ring = request / SLOTS;

@@ -9,6 +9,7 @@ use crate::effect::{Effects, Grants};
 use crate::engine::Engine;
 use crate::ids::{FrameId, VolumeId};
 use crate::serve::Bug;
+use crate::snapshots::NONE;
 use crate::store::{Class, FORGOTTEN, IDLE, State, WANTED};
 use crate::volumes::Sharing;
 
@@ -132,7 +133,12 @@ impl Engine<'_> {
             row.flags |= WANTED;
             return Wanted::Reading;
         }
-        if self.failures.take(volume.0, page) || sharing == Sharing::Memory {
+        let nowhere = match sharing {
+            Sharing::Memory => true,
+            Sharing::Frozen => !self.frozen.is_stored(page),
+            Sharing::Map | Sharing::Copy | Sharing::Private => false,
+        };
+        if self.failures.take(volume.0, page) || nowhere {
             return Wanted::Failed;
         }
         let Some(frame) = self.take_to_read(volume, grants) else {
@@ -143,7 +149,7 @@ impl Engine<'_> {
         self.store.frames.at_mut(frame).flags |= WANTED;
         self.counters.misses += 1;
         let end = page.saturating_add(1).saturating_add(ahead.min(self.limits.read_ahead));
-        self.read_span(volume.0, page, end.min(pages), Some(frame), out);
+        self.read_span(volume.0, NONE, page, end.min(pages), Some(frame), out);
         Wanted::Reading
     }
 
@@ -232,6 +238,8 @@ impl Engine<'_> {
     /// The page is not worth keeping, or (where no ring leads to its volume) not valid any more.
     pub fn forget(&mut self, volume: VolumeId, page: u64) -> Forgot {
         match u32::try_from(page) {
+            // A page of a snapshot is forgotten when its last snapshot is.
+            Ok(_) if Some(volume.0) == self.frozen_volume => Forgot::Absent,
             Ok(page) => self.forget_frame(volume.0, page),
             Err(_) => Forgot::Absent,
         }

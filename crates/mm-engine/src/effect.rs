@@ -1,8 +1,8 @@
 //! What the engine wants done, and what it asks of the grant table.
 
-use mm_proto::Response;
+use mm_proto::{Bitmap, CAPTURE_MAX, Response};
 
-use crate::ids::{ClientId, FrameId, Reference, RequestId, RingId, VolumeId};
+use crate::ids::{ClientId, FrameId, Reference, RequestId, RingId, SnapshotId, VolumeId};
 
 /// Pages in one [`Read`], at most.
 pub const READ_RUN: usize = 16;
@@ -23,6 +23,19 @@ pub enum Effect {
     Read(Read),
     /// Copy a frame to a client, and say [`Engine::copy_done`](crate::Engine::copy_done).
     Copy(Copy),
+    /// Copy frames of a client's into frames, and say [`Engine::captured`](crate::Engine::captured).
+    Capture(Capture),
+    /// The instant of a snapshot: its client's program stands still. What was written to the client's disks until now belongs to it.
+    Instant(SnapshotId),
+    /// A client that was thawed from this snapshot has touched these pages early.
+    Hot {
+        /// The snapshot.
+        snapshot: SnapshotId,
+        /// First page, a multiple of 512.
+        page: u32,
+        /// Which of the 512 pages from there on; there are no others than the client may have.
+        bitmap: Bitmap,
+    },
 }
 
 /// A run of consecutive pages to read. Until `read_done` says otherwise the frames belong to the reader.
@@ -49,7 +62,18 @@ pub struct Copy {
     pub reference: u32,
 }
 
-/// What came of a [`struct@Copy`].
+/// Pages to copy from frames that the client has granted. Until `captured` says otherwise the frames belong to whoever copies.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Capture {
+    /// To be given back with the outcomes.
+    pub request: RequestId,
+    /// Whose pages they are.
+    pub client: ClientId,
+    /// Where each goes, and the client's own grant reference for it: unchecked.
+    pub pages: heapless::Vec<(FrameId, u32), CAPTURE_MAX>,
+}
+
+/// What came of a [`struct@Copy`], or of one page of a [`Capture`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Copied {
     /// The page is there.
@@ -94,6 +118,15 @@ impl Effects {
     pub(crate) fn push(&mut self, effect: Effect) -> bool {
         self.list.push(effect).is_ok()
     }
+}
+
+/// What is in frames, as far as the engine needs to know: plain memory.
+pub trait Contents {
+    /// A digest of the frame's bytes that nobody else can foretell.
+    fn digest(&self, frame: FrameId) -> u64;
+
+    /// Whether two frames have the same bytes.
+    fn equal(&self, one: FrameId, other: FrameId) -> bool;
 }
 
 /// A client maps the entry at this moment.

@@ -4,15 +4,17 @@ use mm_proto::WINDOW_MAX;
 
 use crate::cache::Failures;
 use crate::effect::Grants;
+use crate::frozen::Frozen;
 use crate::ids::{ClientId, RingId, VolumeId};
 use crate::queue::Queue;
 use crate::rings::{ClientEntry, ClientState, RequestEntry, RingEntry, RingState, SLOTS};
 use crate::scan::Scan;
 use crate::sizes::Tables;
+use crate::snapshots::{SNAPSHOTS, SnapshotEntry};
 use crate::stats::{Counters, Histogram};
 use crate::store::Store;
 use crate::table::{NIL, Table};
-use crate::volumes::{VOLUMES, Volume};
+use crate::volumes::{Sharing, VOLUMES, Volume};
 use crate::windows::{GRANULE_ORDER, List, Windows};
 
 /// Windows that a detach takes back at once; the rest is left to [`Engine::sweep`].
@@ -82,6 +84,8 @@ pub enum Refusal {
     TooManyClients,
     /// No room for another ring.
     TooManyRings,
+    /// No such snapshot of that volume, or it is not ready.
+    NoSnapshot,
 }
 
 /// See the crate's documentation.
@@ -91,12 +95,22 @@ pub struct Engine<'a> {
     pub(crate) rings: Table<'a, RingEntry>,
     pub(crate) requests: Table<'a, RequestEntry>,
     pub(crate) clients: Table<'a, ClientEntry>,
+    pub(crate) frozen: Frozen<'a>,
+    pub(crate) snapshots: Table<'a, SnapshotEntry>,
+    /// The volume of the frozen pages, once it was added.
+    pub(crate) frozen_volume: Option<u16>,
+    /// A bit for each snapshot whose pages go.
+    pub(crate) dying: u64,
+    /// Rings whose `Commit` is to be answered, since nothing comes of it: number and time of the request.
+    pub(crate) lost_commits: heapless::Vec<(RingId, u32, u64), SNAPSHOTS>,
     pub(crate) volumes: heapless::Vec<Volume, VOLUMES>,
     /// The next frame of a walk that looks for what is left of retired volumes.
     pub(crate) leaving: Option<u32>,
     pub(crate) limits: Limits,
     pub(crate) counters: Counters,
     pub(crate) service: Histogram,
+    pub(crate) standstills: Histogram,
+    pub(crate) thaws: Histogram,
     free_ring: u32,
     free_client: u32,
     /// Requests whose turn it is.
@@ -151,11 +165,18 @@ impl<'a> Engine<'a> {
             rings: Table::new(tables.rings),
             requests: Table::new(tables.requests),
             clients: Table::new(tables.clients),
+            frozen: Frozen::new(tables.frozen, tables.frozen_members, tables.frozen_buckets, limits.seed),
+            snapshots: Table::new(tables.snapshots),
+            frozen_volume: None,
+            dying: 0,
+            lost_commits: heapless::Vec::new(),
             volumes: heapless::Vec::new(),
             leaving: None,
             limits,
             counters: Counters::default(),
             service: Histogram::default(),
+            standstills: Histogram::default(),
+            thaws: Histogram::default(),
             free_ring: NIL,
             free_client: NIL,
             ready: Queue::default(),
@@ -229,7 +250,7 @@ impl<'a> Engine<'a> {
     fn try_attach(&mut self, client: ClientId, volume: VolumeId) -> Result<RingId, Refusal> {
         let entry = self.volume(volume.0).ok_or(Refusal::NoVolume)?;
         let group = entry.group.0;
-        if !entry.sharing.has_rings() {
+        if !matches!(entry.sharing, Sharing::Map | Sharing::Copy) {
             return Err(Refusal::Private);
         }
         let row = self.clients.at(u32::from(client.0));
@@ -269,6 +290,7 @@ impl<'a> Engine<'a> {
         row.state = RingState::Closing;
         row.next = core::mem::replace(&mut self.closing, index);
         self.counters.detached += 1;
+        self.leave_snapshots(index, grants);
         self.close_rings(DETACH_WINDOWS, grants);
     }
 

@@ -19,6 +19,18 @@ impl Engine<'_> {
         &self.service
     }
 
+    /// How long programs stood still for the snapshots that are complete, as their clients say.
+    #[must_use]
+    pub fn standstills(&self) -> &Histogram {
+        &self.standstills
+    }
+
+    /// How long clients took from their first instruction to their program's, as they say.
+    #[must_use]
+    pub fn thaws(&self) -> &Histogram {
+        &self.thaws
+    }
+
     /// Pages of M1's memory by use. Their sum is `frames + metadata_pages` at any moment.
     #[must_use]
     pub fn page_states(&self) -> PageStates {
@@ -43,11 +55,16 @@ impl Engine<'_> {
             + self.windows.table.wild()
             + self.rings.wild()
             + self.requests.wild()
-            + self.clients.wild();
+            + self.clients.wild()
+            + self.snapshots.wild()
+            + self.frozen.wild();
+        let unique = (0..64).map(|slot| u64::from(self.frozen.pages(slot).1)).sum();
         Figures {
             pages: self.page_states(),
             reading: u64::from(self.store.reading),
-            permitted: u64::from(self.store.permitted),
+            permitted: u64::from(self.store.permitted) + u64::from(self.store.pinned_permitted),
+            frozen: u64::from(self.frozen.used()),
+            frozen_unique: unique,
             pages_shared: shared,
             pages_sharing: mapped.saturating_sub(shared),
             references: u64::from(references),

@@ -1,11 +1,16 @@
 //! Which frames are to be had: those that no entry permits and nothing needs are on a list, used longest ago first.
 
-use crate::store::{Class, IDLE, PERMITTED, Store};
+use crate::store::{IDLE, PERMITTED, PINNED, Store};
 use crate::table::NIL;
 
 impl Store<'_> {
     pub(crate) fn is_permitted(&self, frame: u32) -> bool {
         self.frames.at(frame).flags & PERMITTED != 0
+    }
+
+    /// Whether lending it takes no frame from anything else.
+    pub(crate) fn is_lent_or_stays(&self, frame: u32) -> bool {
+        self.frames.at(frame).flags & (PERMITTED | PINNED) != 0
     }
 
     /// Entries that permit the frame.
@@ -22,8 +27,11 @@ impl Store<'_> {
         if row.flags & PERMITTED == 0 {
             row.flags |= PERMITTED;
             row.first = 0;
-            self.permitted = self.permitted.saturating_add(1);
+            let pinned = row.flags & PINNED != 0;
+            let count = if pinned { &mut self.pinned_permitted } else { &mut self.permitted };
+            *count = count.saturating_add(1);
         }
+        let row = self.frames.at_mut(frame);
         row.first = row.first.saturating_add(1);
     }
 
@@ -36,9 +44,12 @@ impl Store<'_> {
         }
         row.flags &= !PERMITTED;
         row.first = NIL;
-        self.permitted = self.permitted.saturating_sub(1);
-        if row.class != Class::Clean {
-            self.set_class(frame, Class::Clean);
+        let (pinned, class) = (row.flags & PINNED != 0, row.class);
+        let count = if pinned { &mut self.pinned_permitted } else { &mut self.permitted };
+        *count = count.saturating_sub(1);
+        let unmapped = self.unmapped_class(frame);
+        if class != unmapped {
+            self.set_class(frame, unmapped);
         }
         self.settle(frame);
     }

@@ -29,6 +29,10 @@ number! {
     Reference(u32)
 }
 number! {
-    /// A request that waits for the outcome of a [`Copy`](crate::Copy).
+    /// A snapshot ([`Engine::order_freeze`](crate::Engine::order_freeze)).
+    SnapshotId(u8)
+}
+number! {
+    /// A request that waits for the outcome of a [`Copy`](crate::Copy) or a [`Capture`](crate::Capture).
     RequestId(u32)
 }

@@ -4,6 +4,7 @@ use mm_proto::Bitmap;
 
 use crate::effect::Grants;
 use crate::engine::Engine;
+use crate::frozen::FIRST;
 use crate::ids::{ClientId, FrameId, Reference};
 use crate::lenders::ones;
 use crate::stats::Refused;
@@ -18,6 +19,11 @@ impl Engine<'_> {
         let row = self.rings.at_mut(ring);
         row.growth = if page == row.expected { (row.growth + 1).min(MAX_ORDER) } else { GRANULE_ORDER };
         row.wanted = wanted;
+        // A program that goes on from a snapshot needs much of it at once: what it wants is known from the start.
+        if page >= FIRST {
+            let wanted = wanted.clamp(1, mm_proto::WINDOW_MAX).next_power_of_two();
+            row.growth = row.growth.max(u8::try_from(wanted.ilog2()).unwrap_or(0));
+        }
         row.growth.min(row.max_order)
     }
 
@@ -84,7 +90,8 @@ impl Engine<'_> {
     fn open_window(&mut self, ring: u32, page: u32, order: u8) -> Result<u32, Refused> {
         let row = *self.rings.at(ring);
         let id = u16::try_from(ring).map_err(|_| Refused::References)?;
-        let pages = self.volume(row.volume).map_or(0, |volume| volume.pages);
+        let volume = self.volume_of(&row, page);
+        let pages = self.volume(volume).map_or(0, |volume| volume.pages);
         let least = GRANULE_ORDER.min(row.max_order);
         let mut order = self.free_order(ring, page, least, order.max(least));
         // Not twice as long as the volume,
@@ -101,7 +108,7 @@ impl Engine<'_> {
             return Err(Refused::ReferenceQuota);
         }
         let window = loop {
-            let entry = WindowEntry { owner: id, volume: row.volume, page, order, ..WindowEntry::default() };
+            let entry = WindowEntry { owner: id, volume, page, order, ..WindowEntry::default() };
             match self.windows.open(entry) {
                 Some(window) => break window,
                 None if order == least => return Err(Refused::References),
@@ -153,7 +160,7 @@ impl Engine<'_> {
         if row.permitted >= self.limits.client_pages {
             return Err(Refused::PageQuota);
         }
-        if !self.store.is_permitted(frame) && self.store.permitted >= self.lendable() {
+        if !self.store.is_lent_or_stays(frame) && self.store.permitted >= self.lendable() {
             return Err(Refused::Memory);
         }
         let reference = self.windows.base(window).saturating_add(offset);
@@ -176,6 +183,11 @@ impl Engine<'_> {
         let volume = self.windows.table.at(window).volume;
         let first = self.windows.first_page(window, granule);
         let (frames, mut there) = self.store.residents(volume, first, missing);
+        // Of frozen pages, only those of its own snapshot.
+        if Some(volume) == self.frozen_volume {
+            let snapshot = self.rings.at(u32::from(self.windows.table.at(window).owner)).snapshot;
+            there = self.frozen.among(first, snapshot, there);
+        }
         if self.volume(volume).is_some_and(|volume| !volume.copied.is_empty()) {
             for offset in ones(there) {
                 if self.is_copy_only(volume, first.saturating_add(offset)) {
@@ -189,7 +201,7 @@ impl Engine<'_> {
         let mut written = 0;
         for (offset, frame) in (0..).zip(frames) {
             // Where memory is short, pages that others are permitted too can still be lent.
-            let lent = self.store.permitted < lendable || self.store.is_permitted(frame);
+            let lent = self.store.permitted < lendable || self.store.is_lent_or_stays(frame);
             if there >> offset & 1 == 0 || quota == 0 || !lent {
                 continue;
             }
@@ -218,13 +230,13 @@ impl Engine<'_> {
         if row.kind == Kind::Stale { row.owner } else { self.rings.at(u32::from(row.owner)).client }
     }
 
-    /// Frames that may be lent, with those that are. Dirty ones take from them, but on their way to a
+    /// Frames that may be lent, with those that are, and without pinned ones, which always may. Dirty ones take from them, but on their way to a
     /// disk they have half of the reserve first.
     pub(crate) fn lendable(&self) -> u32 {
         let store = &self.store;
         let passing = store.count(Class::Dirty).saturating_sub(store.kept);
         let passing = passing.saturating_sub(self.limits.reserve / 2);
-        let others = [self.limits.reserve, store.lost, store.kept, passing];
+        let others = [self.limits.reserve, store.lost, store.kept, passing, store.pinned, store.promised];
         store.frames.len().saturating_sub(others.into_iter().fold(0, u32::saturating_add))
     }
 

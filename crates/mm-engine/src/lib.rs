@@ -28,6 +28,8 @@ mod effect;
 mod engine;
 mod figures;
 mod forget;
+mod freeze;
+mod frozen;
 mod idle;
 mod ids;
 mod lend;
@@ -40,24 +42,32 @@ mod rings;
 mod scan;
 mod serve;
 mod sizes;
+mod snapshots;
 mod stats;
 mod store;
 mod sweep;
 mod table;
 #[cfg(test)]
 mod tests;
+mod thaw;
 mod turns;
 mod volumes;
 mod windows;
 
 pub use cache::{FillError, Forgot, Wanted};
-pub use effect::{Copied, Copy, EFFECTS, Effect, Effects, Grants, InUse, READ_RUN, Read};
+pub use effect::{Capture, Contents, Copied, Copy, EFFECTS, Effect, Effects, Grants, InUse, READ_RUN, Read};
 pub use engine::{Engine, Limits, Refusal};
-pub use ids::{ClientId, FrameId, Reference, RequestId, RingId, VolumeId};
+pub use freeze::FreezeRefused;
+pub use frozen::FrozenEntry;
+pub use ids::{ClientId, FrameId, Reference, RequestId, RingId, SnapshotId, VolumeId};
 pub use reads::ReadFailed;
 pub use rings::{ClientEntry, ClientState, RequestEntry, RingEntry};
 pub use serve::{Bug, ClientFault};
 pub use sizes::{TableSizes, Tables};
+pub use snapshots::{
+    DeleteRefused, FreezeFailure, OrderRefused, Progress, SNAPSHOTS, SnapshotEntry, SnapshotFigures,
+    SnapshotState,
+};
 pub use stats::{
     ClientFigures, ClientReport, Counters, FaultKind, FaultResult, Faults, Figures, Histogram, PageStates,
     Refusals, Refused,

@@ -1,12 +1,17 @@
 //! Block reads: what is missing, what to read ahead, and what came of it.
 
+use mm_proto::Status;
+
 use crate::effect::{Effect, Effects, Grants, READ_RUN, Read};
 use crate::engine::Engine;
+use crate::frozen::FIRST;
 use crate::ids::{FrameId, VolumeId};
-use crate::rings::{Ask, SLOTS};
+use crate::rings::{Ask, RingEntry, SLOTS};
 use crate::serve::{Bug, STEP};
+use crate::stats::FaultResult;
 use crate::store::{FORGOTTEN, State, WANTED};
 use crate::table::NIL;
+use crate::volumes::Sharing;
 use crate::windows::GRANULE_ORDER;
 
 /// Reads that one step begins, at most: a reply and a revocation are in [`STEP`] too.
@@ -18,9 +23,15 @@ impl Engine<'_> {
     pub(crate) fn fetch<G: Grants>(&mut self, request: u32, turn: bool, grants: &mut G, out: &mut Effects) {
         let (page, ask) = (self.requests.at(request).page, self.requests.at(request).ask);
         let row = *self.rings.at(request / SLOTS);
-        let Some(volume) = self.volumes.get_mut(usize::from(row.volume)) else {
+        let number = self.volume_of(&row, page);
+        let Some(volume) = self.volumes.get_mut(usize::from(number)) else {
             return self.starve(request);
         };
+        // What is only in memory is there, or it is no page: nothing else is to be read.
+        if volume.sharing == Sharing::Frozen && !self.frozen.is_stored(page) {
+            self.bugs += 1;
+            return self.refuse(request, Status::ReadError, FaultResult::ReadError, out);
+        }
         let pages = volume.pages;
         // Who came earlier goes first.
         let early = !turn && !volume.parked.is_empty();
@@ -34,7 +45,7 @@ impl Engine<'_> {
         let Some(frame) = self.take(grants) else {
             return self.starve(request);
         };
-        self.store.begin_read(frame, row.volume, page);
+        self.store.begin_read(frame, number, page);
         self.wait(request, frame);
         // Ahead, but not out of the window that the page gets.
         let order = match ask {
@@ -42,28 +53,35 @@ impl Engine<'_> {
                 Some(window) => self.windows.table.at(window).order,
                 None => order,
             },
-            Ask::Copy { .. } => row.growth.min(row.max_order.max(GRANULE_ORDER)),
+            Ask::Copy { .. } | Ask::Capture { .. } => row.growth.min(row.max_order.max(GRANULE_ORDER)),
         };
         let end = (page | ((1 << order) - 1)).saturating_add(1);
         let ahead = (1u32 << row.growth.min(order)).max(row.wanted).min(self.limits.read_ahead);
         let end = end.min(pages).min(page.saturating_add(ahead)).max(page.saturating_add(1));
-        self.read_span(row.volume, page, end, Some(frame), out);
+        self.read_span(number, row.snapshot, page, end, Some(frame), out);
+    }
+
+    /// The volume that a ring's page is of.
+    pub(crate) fn volume_of(&self, row: &RingEntry, page: u32) -> u16 {
+        if page >= FIRST { self.frozen_volume.unwrap_or(row.volume) } else { row.volume }
     }
 
     /// Begins to read what of `page..end` is missing, without waiting for it.
     pub(crate) fn read_ahead(&mut self, ring: u32, page: u32, end: u32, out: &mut Effects) {
         let row = *self.rings.at(ring);
-        let Some(volume) = self.volume(row.volume) else { return };
+        let number = self.volume_of(&row, page);
+        let Some(volume) = self.volume(number) else { return };
         let ahead = (1u32 << row.growth).min(self.limits.read_ahead);
         let end = end.min(volume.pages).min(page.saturating_add(ahead));
-        self.read_span(row.volume, page, end, None, out);
+        self.read_span(number, row.snapshot, page, end, None, out);
     }
 
     /// Reads what of `page..end` is missing. The frame of the first page may be there already; the others come from what
-    /// is to spare.
+    /// is to spare. Of frozen pages, it reads those that are in the snapshot and on a disk.
     pub(crate) fn read_span(
         &mut self,
         volume: u16,
+        snapshot: u8,
         page: u32,
         end: u32,
         mut first: Option<u32>,
@@ -75,6 +93,11 @@ impl Engine<'_> {
             let frame = match first.take() {
                 Some(frame) => Some(frame),
                 None if self.store.find(volume, page).is_some() => None,
+                None if Some(volume) == self.frozen_volume
+                    && !(self.frozen.is_stored(page) && self.frozen.is_in(page, snapshot)) =>
+                {
+                    None
+                }
                 None => match self.spare(volume, runs) {
                     Some(frame) => {
                         self.store.begin_read(frame, volume, page);
@@ -114,10 +137,7 @@ impl Engine<'_> {
     fn spare(&mut self, volume: u16, runs: u32) -> Option<u32> {
         let busy =
             self.volumes.get(usize::from(volume)).is_none_or(|volume| volume.reads + 1 >= self.limits.reads);
-        if busy
-            || runs + 1 >= RUNS
-            || !self.starved.is_empty()
-            || self.store.available() <= self.limits.reserve
+        if busy || runs + 1 >= RUNS || !self.starved.is_empty() || self.store.at_hand() <= self.limits.reserve
         {
             return None;
         }
@@ -126,10 +146,10 @@ impl Engine<'_> {
 
     /// A frame for what somebody waits for.
     pub(crate) fn take<G: Grants>(&mut self, grants: &mut G) -> Option<u32> {
-        if self.store.available() == 0 {
+        if self.store.at_hand() == 0 {
             self.reclaim(grants);
         }
-        self.taken()
+        if self.store.at_hand() > 0 { self.taken() } else { None }
     }
 
     fn taken(&mut self) -> Option<u32> {

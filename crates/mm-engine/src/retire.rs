@@ -3,16 +3,20 @@
 use crate::engine::Engine;
 use crate::ids::VolumeId;
 use crate::rings::RingState;
+use crate::snapshots::SnapshotState;
 use crate::store::State;
-use crate::volumes::Life;
+use crate::volumes::{Life, Sharing};
 
 impl Engine<'_> {
     /// Answers every further request for pages of the volume with `Gone`, and refuses further rings. What is mapped stays. From now
     /// on [`Self::sweep`] forgets its pages, looking at each frame of the store once, and frees its number where it finds that no
-    /// ring leads to it, nothing of it is being read and no page of it is in memory. Where something was left,
+    /// ring leads to it, no snapshot lies over it, nothing of it is being read and no page of it is in memory. Where something was left,
     /// calling this again has it look again.
     pub fn retire_volume(&mut self, volume: VolumeId) {
         let Some(row) = self.volumes.get_mut(usize::from(volume.0)) else { return };
+        if row.sharing == Sharing::Frozen {
+            return;
+        }
         match row.life {
             // A walk that is under way does not see all of it.
             Life::Here => row.life = Life::Retired { seen: true },
@@ -66,6 +70,16 @@ impl Engine<'_> {
         for ring in 0..self.rings.len() {
             let row = *self.rings.at(ring);
             if row.state != RingState::Free
+                && let Some(volume) = self.volumes.get_mut(usize::from(row.volume))
+                && volume.life != Life::Here
+            {
+                volume.life = Life::Retired { seen: true };
+            }
+        }
+        // A snapshot that lies over it needs its number, to be known by.
+        for slot in 0..self.snapshots.len() {
+            let row = *self.snapshots.at(slot);
+            if row.state != SnapshotState::Free
                 && let Some(volume) = self.volumes.get_mut(usize::from(row.volume))
                 && volume.life != Life::Here
             {

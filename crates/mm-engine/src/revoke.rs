@@ -9,7 +9,7 @@ use crate::lenders::ones;
 use crate::rings::RingState;
 use crate::serve::ClientFault;
 use crate::stats::Refused;
-use crate::store::{Class, State};
+use crate::store::{Class, PINNED, State};
 use crate::table::NIL;
 use crate::windows::{Kind, push, unlink};
 
@@ -98,7 +98,8 @@ impl Engine<'_> {
             let first = self.windows.first_page(window, granule);
             let (frames, there) = self.store.residents(entry.volume, first, bits);
             for (offset, frame) in (0..).zip(frames) {
-                if there >> offset & 1 == 1 && self.store.frames.at(frame).class == Class::Clean {
+                let class = self.store.frames.at(frame).class;
+                if there >> offset & 1 == 1 && matches!(class, Class::Clean | Class::Frozen) {
                     self.store.set_class(frame, Class::StalePinned);
                 }
             }
@@ -163,12 +164,13 @@ impl Engine<'_> {
             let frame = self.frame_hand;
             self.frame_hand = if frame + 1 < self.store.frames.len() { frame + 1 } else { 0 };
             let row = *self.store.frames.at(frame);
-            if row.state != State::Resident || !self.store.is_permitted(frame) || self.store.take_used(frame)
-            {
+            // A page of a snapshot stays: nothing is won by not lending it.
+            let stays = row.state != State::Resident || row.flags & PINNED != 0;
+            if stays || !self.store.is_permitted(frame) || self.store.take_used(frame) {
                 continue;
             }
             won |= self.unlend(frame, grants);
-            if won && self.store.available() > self.limits.reserve {
+            if won && self.store.at_hand() > self.limits.reserve {
                 break;
             }
         }

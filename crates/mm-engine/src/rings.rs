@@ -2,6 +2,7 @@
 
 use mm_proto::RING_SLOTS;
 
+use crate::snapshots::NONE;
 use crate::stats::ClientReport;
 use crate::table::NIL;
 use crate::windows::{GRANULE_ORDER, List, MAX_ORDER};
@@ -33,6 +34,12 @@ pub struct RingEntry {
     pub(crate) max_order: u8,
     /// Window that a page asked for next would get, while access is sequential.
     pub(crate) growth: u8,
+    /// Version of the protocol that was agreed upon; 0 before.
+    pub(crate) version: u8,
+    /// The snapshot whose frozen pages it reaches.
+    pub(crate) snapshot: u8,
+    /// The snapshot that its client is to become, or is becoming.
+    pub(crate) freeze: u8,
     /// The page that would continue the last answer.
     pub(crate) expected: u32,
     /// The last hint of how many pages it would use.
@@ -57,6 +64,9 @@ impl Default for RingEntry {
             volume: 0,
             max_order: 0,
             growth: GRANULE_ORDER,
+            version: 0,
+            snapshot: NONE,
+            freeze: NONE,
             expected: NIL,
             wanted: 1,
             slots: 0,
@@ -163,6 +173,8 @@ pub(crate) enum Ask {
     Grant { order: u8 },
     /// A copy into the client's frame of this reference.
     Copy { reference: u32 },
+    /// Copies of the client's frames for a snapshot. The frames follow each other from the request's on.
+    Capture { snapshot: u8 },
 }
 
 /// One waiting request's row.

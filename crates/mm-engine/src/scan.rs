@@ -129,7 +129,7 @@ impl Engine<'_> {
             let class = match (row.pass == self.scan.pass, row.flags & SEEN_LIVE != 0) {
                 (true, true) => Class::Shared,
                 (true, false) => Class::StalePinned,
-                (false, _) => Class::Clean,
+                (false, _) => self.store.unmapped_class(frame),
             };
             if class != row.class {
                 self.store.set_class(frame, class);

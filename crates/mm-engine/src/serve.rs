@@ -4,13 +4,15 @@ use mm_proto::{DecodeError, RING_SLOTS, Request, RequestBody, Response, Status, 
 
 use crate::effect::{Effect, Effects, Grants};
 use crate::engine::Engine;
+use crate::frozen::FIRST;
 use crate::ids::RingId;
 use crate::queue::join;
 use crate::rings::{Ask, RequestEntry, RingState, SLOTS};
+use crate::snapshots::NONE;
 use crate::stats::{ClientReport, FaultResult, Refused};
 use crate::store::State;
 use crate::table::NIL;
-use crate::volumes::Sharing;
+use crate::volumes::{Life, Sharing};
 
 /// Room that must be left before something is begun: what one step gives at most.
 pub(crate) const STEP: usize = 16;
@@ -36,8 +38,10 @@ pub enum ClientFault {
     ForeignReference,
     /// `RevokeAck` of what was not revoked.
     NotRevoked,
-    /// A part of a freeze that M1 has not ordered.
+    /// A part of a freeze that M1 has not ordered, or that is not in order; or of a thaw, where there is no snapshot.
     NotOrdered,
+    /// A frozen page that this client does not have.
+    ForeignPage,
 }
 
 /// A call of the caller that makes no sense: a mistake in M1, not of any client.
@@ -117,7 +121,8 @@ impl Engine<'_> {
             (RingState::Open, RequestBody::Hello { .. }) => return Err(ClientFault::GreetedTwice),
             (RingState::Open, _) => {}
         }
-        if row.slots.count_ones() + u32::from(row.listen.is_some()) >= RING_SLOTS {
+        let committing = self.is_committing(&row);
+        if row.slots.count_ones() + u32::from(row.listen.is_some()) + u32::from(committing) >= RING_SLOTS {
             return Err(ClientFault::TooMany);
         }
         let mut answer = Response::bare(id, Status::Ok);
@@ -128,6 +133,7 @@ impl Engine<'_> {
                     let window = window.clamp(1, self.limits.window);
                     let row = self.rings.at_mut(index);
                     row.state = RingState::Open;
+                    row.version = u8::try_from(version).unwrap_or(u8::MAX);
                     row.max_order = u8::try_from(window.ilog2()).unwrap_or(0);
                     answer.page = u64::from(window);
                 } else {
@@ -147,23 +153,57 @@ impl Engine<'_> {
                     return Err(ClientFault::SecondListen);
                 }
                 self.rings.at_mut(index).listen = Some(id);
+                self.tell_freeze(index, out);
                 return Ok(());
             }
             RequestBody::Release { reference, count } => self.released(index, reference, count, grants)?,
             RequestBody::RevokeAck { reference, count } => {
                 self.acknowledged(index, reference, count, grants)?
             }
-            RequestBody::Report { written, kernel, mapped, local_faults, cow_breaks, .. } => {
-                self.clients.at_mut(u32::from(row.client)).report =
-                    ClientReport { written, kernel, mapped, local_faults, cow_breaks };
+            RequestBody::Report {
+                written,
+                kernel,
+                mapped,
+                local_faults,
+                cow_breaks,
+                ahead,
+                ahead_used,
+                reserve,
+                populate_failed,
+            } => {
+                let report = ClientReport {
+                    written,
+                    kernel,
+                    mapped,
+                    local_faults,
+                    cow_breaks,
+                    ahead,
+                    ahead_used,
+                    reserve,
+                    populate_failed,
+                };
+                self.report(u32::from(row.client), report);
             }
-            RequestBody::Freeze { .. }
-            | RequestBody::Capture { .. }
-            | RequestBody::Keep { .. }
-            | RequestBody::Commit { .. }
-            | RequestBody::Abort { .. }
-            | RequestBody::Hot { .. }
-            | RequestBody::Thawed { .. } => return Err(ClientFault::NotOrdered),
+            RequestBody::Freeze { pages } => {
+                answer.status = self.freeze_begins(index, now, pages, grants, out)?;
+            }
+            RequestBody::Capture { count, references } => {
+                let references = references.get(..count as usize).unwrap_or_default();
+                match self.capture(index, now, id, references, grants, out)? {
+                    Some(status) => answer.status = status,
+                    None => return Ok(()),
+                }
+            }
+            RequestBody::Keep { page, bitmap } => answer.status = self.keep(index, now, page, &bitmap)?,
+            RequestBody::Commit { page, standstill } => {
+                match self.commit(index, now, id, page, standstill)? {
+                    Some(status) => answer.status = status,
+                    None => return Ok(()),
+                }
+            }
+            RequestBody::Abort { reason } => self.abort(index, reason, grants)?,
+            RequestBody::Hot { page, bitmap } => self.hot(index, page, &bitmap, out)?,
+            RequestBody::Thawed { duration, .. } => self.thawed(index, duration)?,
         }
         out.push(Effect::Reply { ring, response: answer });
         Ok(())
@@ -192,11 +232,18 @@ impl Engine<'_> {
             None => Ask::Grant { order: 0 },
         };
         *self.requests.at_mut(request) = RequestEntry { ask, ..blank };
-        let Some((pages, sharing)) = self.volume(row.volume).map(|volume| (volume.pages, volume.sharing))
-        else {
+        let Some(base) = self.volumes.get(usize::from(row.volume)) else {
             return self.refuse(request, Status::Gone, FaultResult::Gone, out);
         };
-        let Some(page) = u32::try_from(page).ok().filter(|page| *page < pages) else {
+        let (pages, sharing, gone) = (base.pages, base.sharing, base.life != Life::Here);
+        let frozen = page >= u64::from(FIRST) && row.snapshot != NONE;
+        if gone && !frozen {
+            return self.refuse(request, Status::Gone, FaultResult::Gone, out);
+        }
+        // Of the frozen part, it has what is in its snapshot.
+        let reached =
+            |page: &u32| if frozen { self.frozen.is_in(*page, row.snapshot) } else { *page < pages };
+        let Some(page) = u32::try_from(page).ok().filter(reached) else {
             return self.refuse(request, Status::OutOfRange, FaultResult::OutOfRange, out);
         };
         self.requests.at_mut(request).page = page;
@@ -217,17 +264,18 @@ impl Engine<'_> {
         if ring.state != RingState::Open {
             return self.drop_request(request);
         }
-        if self.volume(ring.volume).is_none() {
+        let volume = self.volume_of(&ring, row.page);
+        if self.volume(volume).is_none() {
             return self.refuse(request, Status::Gone, FaultResult::Gone, out);
         }
-        let frame = if row.frame == NIL { self.store.find(ring.volume, row.page) } else { Some(row.frame) };
+        let frame = if row.frame == NIL { self.store.find(volume, row.page) } else { Some(row.frame) };
         let Some(frame) = frame else {
             return self.fetch(request, turn, grants, out);
         };
         match self.store.frames.at(frame).state {
             State::Resident => {}
-            // No ring leads to a volume that has dirty pages.
-            State::Failed | State::Dirty => {
+            // No ring leads to a volume that has dirty pages, nor to what has no page yet.
+            State::Failed | State::Dirty | State::Filling => {
                 return self.refuse(request, Status::ReadError, FaultResult::ReadError, out);
             }
             State::Reading | State::Free => return self.wait(request, frame),
@@ -236,6 +284,8 @@ impl Engine<'_> {
         match row.ask {
             Ask::Grant { order } => self.serve_grant(request, order, frame, grants, out),
             Ask::Copy { reference } => self.serve_copy(request, reference, frame, out),
+            // It is with whoever copies, not here.
+            Ask::Capture { .. } => self.bugs += 1,
         }
     }
 
@@ -299,6 +349,7 @@ impl Engine<'_> {
     #[must_use]
     pub fn advance<G: Grants>(&mut self, grants: &mut G, out: &mut Effects) -> bool {
         out.clear();
+        self.answer_lost_commits(out);
         for _ in 0..TURN {
             if out.room() < STEP {
                 return true;

@@ -4,7 +4,9 @@ use core::mem::{offset_of, size_of};
 
 use crate::buckets::{BUCKETS, memory_of};
 use crate::engine::granule;
+use crate::frozen::FrozenEntry;
 use crate::rings::{ClientEntry, RequestEntry, RingEntry, SLOTS};
+use crate::snapshots::{SNAPSHOTS, SnapshotEntry};
 use crate::store::FrameEntry;
 use crate::windows::WindowEntry;
 
@@ -32,6 +34,14 @@ pub struct Tables<'a> {
     pub requests: &'a mut [RequestEntry],
     /// One row for each client.
     pub clients: &'a mut [ClientEntry],
+    /// One row for each frozen page; none where there are no snapshots.
+    pub frozen: &'a mut [FrozenEntry],
+    /// As many: which snapshots each is in.
+    pub frozen_members: &'a mut [u64],
+    /// Hash of frozen pages by content; a power of two.
+    pub frozen_buckets: &'a mut [u32],
+    /// One row for each snapshot.
+    pub snapshots: &'a mut [SnapshotEntry],
 }
 
 /// Rows of each table.
@@ -55,6 +65,12 @@ pub struct TableSizes {
     pub requests: usize,
     /// Clients.
     pub clients: usize,
+    /// Frozen pages: half as many as frames, if nothing else is said ([`Self::with_frozen`]).
+    pub frozen: usize,
+    /// See [`Tables::frozen_buckets`].
+    pub frozen_buckets: usize,
+    /// Snapshots, those that are being taken included: [`SNAPSHOTS`], if nothing else is said.
+    pub snapshots: usize,
 }
 
 impl TableSizes {
@@ -65,6 +81,7 @@ impl TableSizes {
         const MOST: u32 = (1 << 31) - 512;
         let granule = granule(window);
         let frames = frames.min(MOST) as usize;
+        let frozen = frames / 2;
         let windows = references.min(MOST).div_ceil(1 << granule) as usize;
         let rings = rings.min(u32::from(u16::MAX)) as usize;
         Self {
@@ -77,7 +94,18 @@ impl TableSizes {
             rings,
             requests: rings * SLOTS as usize,
             clients: clients.min(u32::from(u16::MAX)) as usize,
+            frozen,
+            frozen_buckets: frozen_buckets(frozen),
+            snapshots: SNAPSHOTS,
         }
+    }
+
+    /// With room for so many frozen pages, and snapshots (at most [`SNAPSHOTS`]).
+    #[must_use]
+    pub fn with_frozen(self, frozen: u32, snapshots: usize) -> Self {
+        let frozen = frozen.min((1 << 31) - 512) as usize;
+        let snapshots = snapshots.min(SNAPSHOTS);
+        Self { frozen, frozen_buckets: frozen_buckets(frozen), snapshots, ..self }
     }
 
     /// Rows such that the store and all tables fit in `pages` pages of memory, each table beginning a page of its own, with
@@ -111,11 +139,11 @@ impl TableSizes {
         self.each().iter().sum()
     }
 
-    /// Bytes of the tables for each page of the store.
+    /// Bytes of the tables for each page of the store, those for frozen pages included.
     #[must_use]
     pub fn bytes_per_frame(&self) -> f64 {
-        let [frames, buckets, ..] = self.each();
-        ratio(frames + buckets, self.frames)
+        let [frames, buckets, .., frozen, members, content, _] = self.each();
+        ratio(frames + buckets + frozen + members + content, self.frames)
     }
 
     /// Bytes of the tables for each grant reference.
@@ -125,7 +153,7 @@ impl TableSizes {
         ratio(windows + buckets + lenders, self.references)
     }
 
-    fn each(&self) -> [usize; 8] {
+    fn each(&self) -> [usize; 12] {
         [
             self.frames * size_of::<FrameEntry>(),
             self.frame_buckets * size_of::<u32>(),
@@ -135,8 +163,17 @@ impl TableSizes {
             self.rings * size_of::<RingEntry>(),
             self.requests * size_of::<RequestEntry>(),
             self.clients * size_of::<ClientEntry>(),
+            self.frozen * size_of::<FrozenEntry>(),
+            self.frozen * size_of::<u64>(),
+            self.frozen_buckets * size_of::<u32>(),
+            self.snapshots * size_of::<SnapshotEntry>(),
         ]
     }
+}
+
+/// Half as many as pages, or somewhat more: chains of two.
+fn frozen_buckets(frozen: usize) -> usize {
+    (frozen / 2).max(1).next_power_of_two()
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a figure for people")]

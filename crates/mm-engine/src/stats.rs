@@ -13,6 +13,14 @@ pub struct ClientReport {
     pub local_faults: u64,
     /// Copy-on-write breaks.
     pub cow_breaks: u64,
+    /// Pages that it mapped ahead after a thaw.
+    pub ahead: u64,
+    /// Of those, pages that its program has touched.
+    pub ahead_used: u64,
+    /// Pages that it keeps for bad times.
+    pub reserve: u64,
+    /// Pages that Xen did not give it.
+    pub populate_failed: u64,
 }
 
 /// How a fault that came through the ring was served.
@@ -197,6 +205,16 @@ pub struct Counters {
     pub admitted: u64,
     /// Devices refused.
     pub refused: u64,
+    /// Snapshots completed.
+    pub freezes: u64,
+    /// Freezes of which nothing came.
+    pub freezes_failed: u64,
+    /// Devices attached to a snapshot.
+    pub clones: u64,
+    /// Pages that clients have mapped ahead after a thaw, as they say, and those of them that were touched.
+    pub ahead: u64,
+    /// See [`Self::ahead`].
+    pub ahead_used: u64,
 }
 
 /// Pages of M1's memory by use. The sum is all of it.
@@ -247,6 +265,10 @@ pub struct Figures {
     pub clients: u64,
     /// Rings that are attached, or not closed completely.
     pub rings: u64,
+    /// Pages of snapshots, each counted once; and those that one snapshot alone has.
+    pub frozen: u64,
+    /// See [`Self::frozen`].
+    pub frozen_unique: u64,
     /// Whole scans so far.
     pub scans: u64,
     /// Mistakes of the engine itself, survived: 0, or a bug to report.

@@ -18,6 +18,8 @@ pub(crate) enum State {
     Failed,
     /// Its owner writes to it: neither lent nor evicted.
     Dirty,
+    /// It is being filled for a snapshot: found by no page yet.
+    Filling,
 }
 
 /// What a page of M1's memory is used for: the closed set that metrics show, `metadata` apart.
@@ -90,6 +92,8 @@ const LOST: u8 = 16;
 pub(crate) const FORGOTTEN: u8 = 32;
 /// Read because the block service wants it, which has not seen it yet.
 pub(crate) const WANTED: u8 = 64;
+/// Part of a snapshot that is nowhere but here: never evicted.
+pub(crate) const PINNED: u8 = 128;
 
 /// Frames, and their hash.
 pub(crate) struct Store<'a> {
@@ -101,8 +105,13 @@ pub(crate) struct Store<'a> {
     pub(crate) newest: u32,
     /// Frames on the idle list.
     pub(crate) idle: u32,
-    /// Frames that some entry permits.
+    /// Frames that some entry permits, without those that are pinned: these can always be lent.
     pub(crate) permitted: u32,
+    /// Pinned frames, and those of them that some entry permits.
+    pub(crate) pinned: u32,
+    pub(crate) pinned_permitted: u32,
+    /// Frames that are kept at hand for snapshots that are being taken.
+    pub(crate) promised: u32,
     /// Frames that are being read.
     pub(crate) reading: u32,
     /// Frames that will never be free again.
@@ -124,6 +133,9 @@ impl<'a> Store<'a> {
             newest: NIL,
             idle: 0,
             permitted: 0,
+            pinned: 0,
+            pinned_permitted: 0,
+            promised: 0,
             reading: 0,
             lost: 0,
             kept: 0,
@@ -144,9 +156,55 @@ impl<'a> Store<'a> {
         self.counts.get(class as usize).copied().unwrap_or(0)
     }
 
-    /// Frames that can be had at once.
+    /// Frames that can be had at once, for whatever purpose.
     pub(crate) fn available(&self) -> u32 {
         self.count(Class::Free).saturating_add(self.idle)
+    }
+
+    /// Frames that can be had at once, and were not promised to a snapshot.
+    pub(crate) fn at_hand(&self) -> u32 {
+        self.available().saturating_sub(self.promised)
+    }
+
+    pub(crate) fn is_pinned(&self, frame: u32) -> bool {
+        self.frames.at(frame).flags & PINNED != 0
+    }
+
+    /// The class of a frame that holds its page and that nobody maps.
+    pub(crate) fn unmapped_class(&self, frame: u32) -> Class {
+        if self.is_pinned(frame) { Class::Frozen } else { Class::Clean }
+    }
+
+    /// A taken frame is about to be filled for a snapshot.
+    pub(crate) fn begin_fill(&mut self, frame: u32) {
+        let class = self.frames.at(frame).class;
+        *self.frames.at_mut(frame) =
+            FrameEntry { state: State::Filling, flags: PINNED, class, ..FrameEntry::default() };
+        self.pinned = self.pinned.saturating_add(1);
+        self.set_class(frame, Class::Frozen);
+    }
+
+    /// The frame is filled: from now on it is found by this page.
+    pub(crate) fn freeze(&mut self, frame: u32, volume: u16, page: u32) {
+        self.name(frame, volume, page, State::Resident);
+        self.frames.at_mut(frame).flags |= PINNED;
+    }
+
+    /// The frame need not stay. It is where it was: [`Self::settle`] it.
+    pub(crate) fn unpin(&mut self, frame: u32) {
+        let row = *self.frames.at(frame);
+        if row.flags & PINNED == 0 {
+            return;
+        }
+        self.frames.at_mut(frame).flags &= !PINNED;
+        self.pinned = self.pinned.saturating_sub(1);
+        if row.flags & PERMITTED != 0 {
+            self.pinned_permitted = self.pinned_permitted.saturating_sub(1);
+            self.permitted = self.permitted.saturating_add(1);
+        }
+        if row.class == Class::Frozen {
+            self.set_class(frame, Class::Clean);
+        }
     }
 
     pub(crate) fn set_class(&mut self, frame: u32, class: Class) {
@@ -199,7 +257,6 @@ impl<'a> Store<'a> {
     }
 
     /// The frame that holds this page now.
-    #[cfg(test)]
     pub(crate) fn resident(&self, volume: u16, page: u32) -> Option<u32> {
         self.find(volume, page).filter(|frame| self.frames.at(*frame).state == State::Resident)
     }
@@ -361,7 +418,7 @@ impl<'a> Store<'a> {
             return;
         }
         match row.state {
-            State::Resident if row.flags & (PERMITTED | IDLE) != 0 => {}
+            State::Resident if row.flags & (PERMITTED | IDLE | PINNED) != 0 => {}
             State::Resident if row.flags & FORGOTTEN == 0 => self.idle_push(frame),
             State::Resident => {
                 self.unname(frame);

@@ -28,7 +28,8 @@ impl Engine<'_> {
                 break;
             }
         }
-        if self.store.available() <= self.limits.reserve {
+        more |= self.reap_snapshots(budget, grants);
+        if self.store.at_hand() <= self.limits.reserve {
             self.reclaim(grants);
         }
         more |= self.retire_step(budget);

@@ -46,7 +46,7 @@ impl Engine<'_> {
         }
         // One that cannot go on yet goes to the end of the queue; the others are not held up by it.
         for _ in 0..STEP {
-            if out.room() < STEP || self.store.available() == 0 {
+            if out.room() < STEP || self.store.at_hand() == 0 {
                 break;
             }
             let Some(request) = self.starved.pop(&mut self.requests) else { break };
@@ -62,12 +62,13 @@ impl Engine<'_> {
     /// that made frames free, such as [`Self::forget`] or [`Self::filled`].
     #[must_use]
     pub fn can_go_on(&self) -> bool {
-        !self.ready.is_empty() || !self.stalled && !self.starved.is_empty() && self.store.available() > 0
+        !self.ready.is_empty() || !self.stalled && !self.starved.is_empty() && self.store.at_hand() > 0
     }
 
-    /// Every frame is lent, lost, or kept for what is only in memory.
+    /// Every frame is lent, lost, or kept for what is only in memory, be it written or frozen.
     fn is_stuck(&self) -> bool {
-        let gone = self.store.permitted.saturating_add(self.store.lost).saturating_add(self.store.kept);
-        gone >= self.store.frames.len()
+        let store = &self.store;
+        let gone = [store.permitted, store.lost, store.kept, store.pinned];
+        gone.into_iter().fold(0, u32::saturating_add) >= store.frames.len()
     }
 }

@@ -1,6 +1,7 @@
 //! Volumes: what kind each is of, and its reads.
 
 use crate::engine::{Engine, Refusal};
+use crate::frozen::FIRST;
 use crate::ids::VolumeId;
 use crate::queue::Queue;
 use crate::table::NIL;
@@ -21,12 +22,15 @@ pub enum Sharing {
     Private,
     /// As `Private`, and there is no disk below: a page is there from when it was written until it is forgotten.
     Memory,
+    /// Pages of snapshots: rings reach them through a snapshot that they are attached to. There is one such volume
+    /// ([`Engine::add_frozen`]).
+    Frozen,
 }
 
 impl Sharing {
     /// Whether rings lead to volumes of this kind. Their pages never change.
     pub(crate) fn has_rings(self) -> bool {
-        matches!(self, Self::Map | Self::Copy)
+        matches!(self, Self::Map | Self::Copy | Self::Frozen)
     }
 }
 
@@ -64,6 +68,20 @@ pub(crate) struct Volume {
 }
 
 impl Volume {
+    pub(crate) fn new(pages: u32, group: GroupId, sharing: Sharing) -> Self {
+        Self {
+            pages,
+            group,
+            sharing,
+            life: Life::Here,
+            reads: 0,
+            parked: Queue::default(),
+            owed: 0,
+            theirs: false,
+            copied: heapless::Vec::new(),
+        }
+    }
+
     /// Whether a request of a ring can have a read, where the volume may have so many.
     pub(crate) fn has_read(&self, limit: u32) -> bool {
         self.reads.saturating_add(u32::from(self.owed > 0)) < limit
@@ -78,23 +96,23 @@ impl Volume {
 }
 
 impl Engine<'_> {
-    /// Adds a volume of this many pages.
+    /// Adds a volume of this many pages: at most 2³¹ where rings lead to it, for what is above is the frozen part.
     ///
     /// # Errors
-    /// [`Refusal::TooLong`], [`Refusal::TooManyVolumes`].
+    /// [`Refusal::TooLong`], [`Refusal::TooManyVolumes`]; [`Refusal::Private`] for [`Sharing::Frozen`], which is added with
+    /// [`Self::add_frozen`].
     pub fn add_volume(&mut self, pages: u64, group: GroupId, sharing: Sharing) -> Result<VolumeId, Refusal> {
         let pages = u32::try_from(pages).ok().filter(|pages| *pages < NIL).ok_or(Refusal::TooLong)?;
-        let volume = Volume {
-            pages,
-            group,
-            sharing,
-            life: Life::Here,
-            reads: 0,
-            parked: Queue::default(),
-            owed: 0,
-            theirs: false,
-            copied: heapless::Vec::new(),
-        };
+        if sharing == Sharing::Frozen {
+            return Err(Refusal::Private);
+        }
+        if sharing.has_rings() && pages > FIRST {
+            return Err(Refusal::TooLong);
+        }
+        self.place_volume(Volume::new(pages, group, sharing))
+    }
+
+    pub(crate) fn place_volume(&mut self, volume: Volume) -> Result<VolumeId, Refusal> {
         let free = self.volumes.iter().position(|volume| volume.life == Life::Free);
         let place = free.unwrap_or(self.volumes.len());
         let id = u16::try_from(place).map_err(|_| Refusal::TooManyVolumes)?;

@@ -141,3 +141,32 @@ fn the_answer_to_a_capture_names_its_pages() {
     let response = Response::bare(1, Status::Ok).with_captured(&pages);
     assert_eq!(Response::decode(&response.encode()).unwrap().captured(), pages);
 }
+
+#[test]
+fn the_hot_page_survives_and_merges() {
+    let mut hot = HotPage::new();
+    assert!(hot.add(512, &Bitmap::first(3)));
+    assert!(!hot.add(512, &Bitmap::first(2)), "nothing new");
+    assert!(hot.add(512, &Bitmap::first(4)));
+    assert!(!hot.add(7, &Bitmap::first(1)), "no multiple of 512");
+    assert!(!hot.add(1024, &Bitmap::EMPTY));
+    for run in 1..60 {
+        assert!(hot.add(0x8000_0000 + run * 512, &Bitmap([0, 0, 0, 0, 0, 0, 0, 1 << 63])));
+    }
+    assert!(!hot.add(0, &Bitmap::first(1)), "no room");
+    assert_eq!((hot.pages(), hot.iter().count()), (4 + 59, 60));
+    let words: Vec<u32> = (0..HotPage::WORDS).map(|index| hot.word(index)).collect();
+    assert_eq!(words[..4], [60, 512, 0xf, 0]);
+    assert_eq!((words[18], words[34], words[1020], words[1021]), (0x8000_0200, 1 << 31, 1 << 31, 0));
+    assert_eq!(HotPage::decode(|index| words[index]), hot);
+}
+
+#[test]
+fn a_hot_page_of_anything_is_read_without_harm() {
+    assert_eq!(HotPage::decode(|_| 0), HotPage::new());
+    assert_eq!(HotPage::decode(|_| u32::MAX), HotPage::new(), "no page there is a multiple of 512");
+    let many = HotPage::decode(|index| index as u32 * 512);
+    assert_eq!(many.iter().count(), 0, "no entry is counted in word 0");
+    let many = HotPage::decode(|index| if index == 0 { 1000 } else { index as u32 * 512 });
+    assert_eq!(many.iter().count(), 60);
+}

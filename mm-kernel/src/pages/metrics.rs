@@ -18,6 +18,7 @@ pub(super) fn render(facts: &Facts<'_>, http: &HttpStats, out: &mut dyn Write) -
     limits(facts, out)?;
     clients(facts, out)?;
     volumes(facts, out)?;
+    super::snapshots::metrics(facts, out)?;
     super::disks::render(facts, out)?;
     http.write_metrics(out)
 }
@@ -197,7 +198,7 @@ fn clients(facts: &Facts<'_>, out: &mut Exposition<'_>) -> fmt::Result {
     out.gauge("m1_devices", "Devices that are served.", figures.rings)?;
     // One family after the other: all samples of a family stand together.
     type Figure = fn(&mm_engine::ClientFigures) -> u64;
-    let families: [(&str, &str, Kind, Figure); 9] = [
+    let families: [(&str, &str, Kind, Figure); 11] = [
         (
             "m1_client_mapped_bytes",
             "R: pages of M1 that the client maps, counted in M1's grant entries.",
@@ -232,6 +233,18 @@ fn clients(facts: &Facts<'_>, out: &mut Exposition<'_>) -> fmt::Result {
         ("m1_client_cow_breaks_total", "Copy-on-write breaks, client-reported.", Kind::Counter, |client| {
             client.report.cow_breaks
         }),
+        (
+            "m1_client_reserve_bytes",
+            "Memory that the client keeps for bad times, client-reported.",
+            Kind::Gauge,
+            |client| client.report.reserve.saturating_mul(PAGE),
+        ),
+        (
+            "m1_client_populate_failed_total",
+            "Pages that Xen did not give the client, client-reported.",
+            Kind::Counter,
+            |client| client.report.populate_failed,
+        ),
     ];
     for (name, help, kind, figure) in families {
         let mut family = out.family(name, help, kind)?;

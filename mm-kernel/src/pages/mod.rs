@@ -12,11 +12,13 @@ use crate::control::Counters;
 use crate::lending::Lending;
 use crate::overlays::Overlays;
 use crate::refusals::Refusals;
+use crate::snapshots::Snapshots;
 use crate::volumes::VolumeFacts;
 
 mod disks;
 mod index;
 mod metrics;
+mod snapshots;
 mod status;
 #[cfg(test)]
 mod tests;
@@ -43,6 +45,8 @@ pub struct Facts<'a> {
     pub block: &'a Block,
     /// The volumes that were configured, usable or not.
     pub volumes: &'a [VolumeFacts],
+    /// Frozen clients.
+    pub snapshots: &'a Snapshots,
     /// Devices that were refused lately.
     pub refusals: &'a Refusals,
     /// What Xen gives and takes.

@@ -43,11 +43,13 @@ pub(super) fn render(facts: &Facts<'_>, out: &mut dyn Write) -> fmt::Result {
             }
             Ok(())
         })?;
+        status.array("snapshots", |snapshots| super::snapshots::status(facts, snapshots))?;
         status.object("memory", |memory| {
             memory.number("size", facts.pages_of_memory() * PAGE)?;
             memory.number("free", figures.pages.free * PAGE)?;
             memory.number("clean", figures.pages.clean * PAGE)?;
             memory.number("shared", figures.pages.shared * PAGE)?;
+            memory.number("frozen", figures.pages.frozen * PAGE)?;
             memory.number("stale_pinned", figures.pages.stale_pinned * PAGE)?;
             memory.number("metadata", figures.pages.metadata * PAGE)
         })?;
@@ -73,7 +75,9 @@ pub(super) fn render(facts: &Facts<'_>, out: &mut dyn Write) -> fmt::Result {
                         report.number("kernel_bytes", client.report.kernel * PAGE)?;
                         report.number("mapped_bytes", client.report.mapped * PAGE)?;
                         report.number("local_faults", client.report.local_faults)?;
-                        report.number("cow_breaks", client.report.cow_breaks)
+                        report.number("cow_breaks", client.report.cow_breaks)?;
+                        report.number("reserve_bytes", client.report.reserve.saturating_mul(PAGE))?;
+                        report.number("populate_failed", client.report.populate_failed)
                     })
                 })?;
             }

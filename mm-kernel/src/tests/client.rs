@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::vec::Vec;
 
 use mm_client::{AskError, Event, Lookup, MapClient, PageError, Retry, Settings, Window};
-use mm_proto::{InfoPage, Request, Response, SLOT_WORDS, VERSION};
+use mm_proto::{CAPTURE_MAX, InfoPage, Request, Response, SLOT_WORDS, Status, VERSION};
 use xen::fake::{FakeDomain, Mapped};
 use xen::{Access, DomId, GrantRef, Hypervisor, PageWords, Port};
 use xen_ring::Front;
@@ -34,6 +34,12 @@ pub(crate) struct Client {
     to_copy: Vec<u64>,
     frame: &'static PageWords,
     copying: bool,
+    /// M1 wants its program frozen.
+    pub(crate) ordered: bool,
+    /// Answers to the steps of a freeze.
+    pub(crate) steps: Vec<(Status, [u32; CAPTURE_MAX])>,
+    /// What frozen pages that it may touch have to hold: see [`super::freeze::frozen_word`].
+    pub(crate) frozen: BTreeMap<u64, u32>,
 }
 
 /// What a device's nodes say.
@@ -78,6 +84,9 @@ impl Client {
             to_copy: Vec::new(),
             frame,
             copying: false,
+            ordered: false,
+            steps: Vec::new(),
+            frozen: BTreeMap::new(),
         }
     }
 
@@ -85,11 +94,11 @@ impl Client {
         info_page(&self.info)
     }
 
-    fn now(&self) -> u64 {
+    pub(crate) fn now(&self) -> u64 {
         self.domain.clock().now_ns()
     }
 
-    fn send(&mut self, request: &Request) {
+    pub(crate) fn send(&mut self, request: &Request) {
         self.front.push_request(&request.encode()).expect("never more than the ring has slots");
         if self.front.publish() {
             self.domain.evtchn_send(self.port).expect("bound");
@@ -136,6 +145,9 @@ impl Client {
     }
 
     fn holds(&self, page: u64, words: &PageWords) -> bool {
+        if let Some(content) = self.frozen.get(&page) {
+            return (0..1024).all(|index| words.load(index) == super::freeze::frozen_word(*content, index));
+        }
         (0..1024).all(|index| words.load(index) == word(self.disk, page, index))
     }
 
@@ -197,7 +209,9 @@ impl Client {
 
     fn on_event(&mut self, event: Event) {
         match event {
-            Event::Ready { .. } | Event::Nothing | Event::FreezeOrdered | Event::FreezeAnswered { .. } => {}
+            Event::Ready { .. } | Event::Nothing => {}
+            Event::FreezeOrdered => self.ordered = true,
+            Event::FreezeAnswered { status, pages } => self.steps.push((status, pages)),
             Event::Unsupported => panic!("M1 does not speak its own version"),
             Event::Granted { page } => {
                 if let Lookup::Have(reference) = self.mm.lookup(page)

@@ -15,7 +15,7 @@ fn each_reason_is_told_and_listed() {
     let rest = world.rest();
     assert_eq!(refused(&mut world, "nosuch"), "no volume has this name");
     assert_eq!(refused(&mut world, "base+mine"), "overlays (+) need a store: store_disk= names its disk");
-    assert_eq!(refused(&mut world, "base@warm"), "snapshots (@) are not supported");
+    assert_eq!(refused(&mut world, "base@warm"), "the volume has no snapshot (@) of this name");
     let client = world.client("base", 0);
     let id = world.clients[client].domain.id();
     world.add_device(id, 51728, "other");

@@ -31,6 +31,7 @@ use crate::lending::Lending;
 use crate::m1::{M1, Network};
 use crate::pages::{Facts, Host};
 use crate::refusals::Refusals;
+use crate::snapshots::Snapshots;
 use crate::trace::Trace;
 use crate::volumes::{VolumeFacts, VolumeState, Volumes};
 
@@ -324,6 +325,7 @@ impl World {
             lending: &m1.lending,
             volumes: m1.volumes,
             refusals: &m1.refusals,
+            snapshots: m1.snapshots,
             host,
             ring_faults: m1.ring_faults,
             closed: m1.closed,
@@ -390,7 +392,8 @@ fn build(
     let first_reference = RefPool::END.0;
     let references = GRANT_FRAMES * 512 - first_reference;
     let clients = u32::from(config.clients);
-    let sizes = TableSizes::new(frames, references, clients, clients, config.window);
+    let sizes =
+        TableSizes::new(frames, references, clients, clients, config.window).with_frozen(frames / 2, 4);
     let tables = Tables {
         frames: rows(sizes.frames),
         frame_buckets: rows(sizes.frame_buckets),
@@ -400,6 +403,10 @@ fn build(
         rings: rows(sizes.rings),
         requests: rows(sizes.requests),
         clients: rows(sizes.clients),
+        frozen: rows(sizes.frozen),
+        frozen_members: rows(sizes.frozen),
+        frozen_buckets: rows(sizes.frozen_buckets),
+        snapshots: rows(sizes.snapshots),
     };
     let limits = Limits {
         first_reference,
@@ -413,6 +420,7 @@ fn build(
         ..Limits::default()
     };
     let mut engine = Engine::new(tables, limits);
+    engine.add_frozen().expect("there is room");
     engine.extend_references(references);
     let owner = domain.clone();
     let lending = Lending {
@@ -421,6 +429,7 @@ fn build(
         mfn_of: Box::leak(Box::new(move |page: &PageWords| owner.mfn_of(page))),
         domains: slice(count, |_| DomId::SELF),
         failures: 0,
+        secret: [5, 0x9e37_79b9_7f4a_7c15],
     };
     let block = BlockMemory {
         disks: slice(count, |_| None),
@@ -452,7 +461,7 @@ fn build(
         xenstore: Box::leak(Box::new(Connection::new(store_page))),
         xenstore_port: domain.evtchn_alloc_unbound(dom0).expect("a port"),
         _timer: domain.evtchn_bind_virq(Virq::Timer).expect("a port"),
-        control: Control::new(Window::new(platform, &[frame(0), frame(0)], slice(10 << 10, |_| 0))),
+        control: Control::new(Window::new(platform, &[frame(0), frame(0)], slice(13 << 10, |_| 0))),
         network: Network { card: Box::leak(Box::new(card)), memory: None, service: None, deadline: None },
         disks,
         infos,
@@ -467,6 +476,7 @@ fn build(
         references,
         first_reference,
         refusals: Refusals::new(),
+        snapshots: Box::leak(Box::new(Snapshots::new(slice(4, |index| Some(frame(index))), 7))),
         started: 1_700_000_000,
         turns: 0,
         ring_faults: 0,

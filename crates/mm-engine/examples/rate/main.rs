@@ -68,7 +68,7 @@ struct Bench {
 impl Bench {
     fn new(clients: u32, pages: u32) -> (Self, TableSizes) {
         let references = (clients * (KEPT_WINDOWS + 1) * 16).max(1 << 16);
-        let sizes = TableSizes::new(pages + 64, references, clients, clients, 512);
+        let sizes = TableSizes::new(pages + 64, references, clients, clients, 512).with_frozen(0, 0);
         let tables = Tables {
             frames: rows(sizes.frames),
             frame_buckets: rows(sizes.frame_buckets),
@@ -78,6 +78,10 @@ impl Bench {
             rings: rows(sizes.rings),
             requests: rows(sizes.requests),
             clients: rows(sizes.clients),
+            frozen: &mut [],
+            frozen_members: &mut [],
+            frozen_buckets: &mut [],
+            snapshots: &mut [],
         };
         let mut engine = Engine::new(tables, Limits { seed: 0x5eed, read_run: 16, ..Limits::default() });
         engine.extend_references(references);
@@ -103,6 +107,9 @@ impl Bench {
                             bench.engine.copy_done(copy.request, Copied::Done, &mut bench.out).unwrap();
                         }
                         Effect::Reply { .. } => {}
+                        Effect::Capture(_) | Effect::Instant(_) | Effect::Hot { .. } => {
+                            unreachable!("nobody freezes")
+                        }
                     }
                 }
                 let more = bench.engine.advance(&mut bench.table, &mut bench.out);

@@ -75,6 +75,9 @@ fn key(volume: u8, page: u16) -> Key {
 impl World {
     /// What the volume's disk has there, or what was there when it was lost.
     pub(super) fn expected(&self, volume: VolumeId, page: u64) -> Bytes {
+        if self.engine.frozen_volume() == Some(volume) {
+            return self.frozen[&page];
+        }
         let written = self.blocks.disk.get(&(volume.0, page));
         written.copied().unwrap_or_else(|| bytes(volume, page))
     }

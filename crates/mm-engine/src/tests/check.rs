@@ -107,7 +107,7 @@ impl World {
         let engine = &self.engine;
         let mut classes = [0; 6];
         let (mut idle, mut permitted, mut reading) = (0, 0, 0);
-        let mut linked = 0;
+        let (mut linked, mut frozen) = (0, 0);
         for frame in 0..engine.store.frames.len() {
             let row = *engine.store.frames.at(frame);
             classes[row.class as usize] += 1;
@@ -136,7 +136,14 @@ impl World {
                     assert!(row.flags & FORGOTTEN == 0 || row.holds > 0 || engine.store.is_permitted(frame));
                     assert_eq!(self.frames[frame as usize], wanted);
                     permitted += u32::from(engine.store.is_permitted(frame));
-                    idle += u32::from(!engine.store.is_permitted(frame) && row.holds == 0);
+                    let pinned = engine.store.is_pinned(frame);
+                    frozen += u32::from(pinned);
+                    idle += u32::from(!engine.store.is_permitted(frame) && row.holds == 0 && !pinned);
+                }
+                State::Filling => {
+                    frozen += 1;
+                    assert_eq!((row.class, row.holds), (Class::Frozen, 0));
+                    assert!(engine.store.is_pinned(frame) && !engine.store.is_permitted(frame));
                 }
             }
             if !engine.store.is_permitted(frame) {
@@ -156,9 +163,15 @@ impl World {
         let entries = self.table.entries.iter().filter(|entry| entry.permit.is_some()).count();
         assert_eq!(entries, linked);
         assert_eq!(
-            (idle, permitted, reading),
-            (engine.store.idle, engine.store.permitted, engine.store.reading)
+            (idle, permitted, reading, frozen),
+            (
+                engine.store.idle,
+                engine.store.permitted + engine.store.pinned_permitted,
+                engine.store.reading,
+                engine.store.pinned
+            )
         );
+        let permitted = engine.store.permitted + engine.store.pinned + engine.store.promised;
         let lost = u32::try_from(self.lost.len()).unwrap();
         assert!(permitted <= self.shape.frames - self.shape.limits.reserve);
         assert_eq!(engine.store.lost, lost);
@@ -192,7 +205,9 @@ impl World {
             if row.copying {
                 *places.entry(request).or_default() += 1;
             }
-            if used && row.frame != NIL {
+            // The frames of a capture are held by being filled.
+            let captures = matches!(row.ask, crate::rings::Ask::Capture { .. });
+            if used && row.frame != NIL && !captures {
                 *holds.entry(row.frame).or_default() += 1;
             }
         }

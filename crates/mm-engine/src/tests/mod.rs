@@ -13,6 +13,7 @@ mod model;
 mod plain;
 mod requests;
 mod simulation;
+mod snapshots;
 mod turns;
 mod world;
 

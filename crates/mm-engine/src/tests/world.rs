@@ -115,6 +115,9 @@ pub(super) struct World {
     pub(super) frames: Vec<Bytes>,
     pub(super) reads: Vec<Read>,
     pub(super) copies: VecDeque<Copy>,
+    pub(super) captures: VecDeque<Capture>,
+    /// What each frozen page has to hold.
+    pub(super) frozen: BTreeMap<u64, Bytes>,
     pub(super) peers: Vec<Peer>,
     /// Domains that were disconnected, but live on with what they map.
     pub(super) ghosts: Vec<Peer>,
@@ -145,6 +148,10 @@ pub(super) fn engine(shape: Shape) -> Engine<'static> {
         rings: rows(sizes.rings),
         requests: rows(sizes.requests),
         clients: rows(sizes.clients),
+        frozen: rows(sizes.frozen),
+        frozen_members: rows(sizes.frozen),
+        frozen_buckets: rows(sizes.frozen_buckets),
+        snapshots: rows(sizes.snapshots),
     };
     Engine::new(tables, limits)
 }
@@ -161,6 +168,8 @@ impl World {
             frames: vec![GARBAGE; frames as usize],
             reads: Vec::new(),
             copies: VecDeque::new(),
+            captures: VecDeque::new(),
+            frozen: BTreeMap::new(),
             peers: Vec::new(),
             ghosts: Vec::new(),
             bad: BTreeSet::new(),
@@ -227,6 +236,8 @@ impl World {
                     self.reads.push(read);
                 }
                 Effect::Copy(copy) => self.copies.push_back(copy),
+                Effect::Capture(capture) => self.captures.push_back(capture),
+                Effect::Instant(_) | Effect::Hot { .. } => {}
             }
         }
     }

@@ -1,9 +1,9 @@
 //! What surrounds the engine: frames and what is in them, a grant table with Xen's rules, a disk, and two clients.
 
 use mm_engine::{
-    ClientEntry, ClientFault, ClientId, ClientState, Copied, Copy, Effect, Effects, Engine, FrameEntry,
-    FrameId, Grants, GroupId, InUse, Limits, Read, ReadFailed, Reference, RequestEntry, RingEntry, RingId,
-    Sharing, TableSizes, Tables, VolumeId, WindowEntry,
+    Capture, ClientEntry, ClientFault, ClientId, ClientState, Contents, Copied, Copy, Effect, Effects,
+    Engine, FrameEntry, FrameId, FrozenEntry, Grants, GroupId, InUse, Limits, Read, ReadFailed, Reference,
+    RequestEntry, RingEntry, RingId, Sharing, SnapshotEntry, TableSizes, Tables, VolumeId, WindowEntry,
 };
 use mm_proto::{Request, RequestBody, Response, SLOT_WORDS, Status};
 
@@ -53,6 +53,10 @@ pub(super) struct Memory {
     rings: Vec<RingEntry>,
     requests: Vec<RequestEntry>,
     clients: Vec<ClientEntry>,
+    frozen: Vec<FrozenEntry>,
+    frozen_members: Vec<u64>,
+    frozen_buckets: Vec<u32>,
+    snapshots: Vec<SnapshotEntry>,
 }
 
 impl Memory {
@@ -67,6 +71,10 @@ impl Memory {
             rings: vec![RingEntry::default(); sizes.rings],
             requests: vec![RequestEntry::default(); sizes.requests],
             clients: vec![ClientEntry::default(); sizes.clients],
+            frozen: vec![FrozenEntry::default(); sizes.frozen],
+            frozen_members: vec![0; sizes.frozen],
+            frozen_buckets: vec![0; sizes.frozen_buckets],
+            snapshots: vec![SnapshotEntry::default(); sizes.snapshots],
         }
     }
 
@@ -80,6 +88,10 @@ impl Memory {
             rings: &mut self.rings,
             requests: &mut self.requests,
             clients: &mut self.clients,
+            frozen: &mut self.frozen,
+            frozen_members: &mut self.frozen_members,
+            frozen_buckets: &mut self.frozen_buckets,
+            snapshots: &mut self.snapshots,
         }
     }
 }
@@ -135,8 +147,24 @@ impl Grants for GrantTable {
     }
 }
 
-/// A page of a volume.
+/// A page of a volume; of a client's own page that was frozen, its number there is what the client chose.
 type Content = (VolumeId, u64);
+/// What a private page of a client is of.
+const PRIVATE: VolumeId = VolumeId(77);
+
+/// What is in frames.
+struct Bytes<'m>(&'m [Option<Content>]);
+
+impl Contents for Bytes<'_> {
+    fn digest(&self, frame: FrameId) -> u64 {
+        // Few, so that pages that differ are compared.
+        self.0[frame.0 as usize].map_or(0, |(_, page)| page & 3)
+    }
+
+    fn equal(&self, one: FrameId, other: FrameId) -> bool {
+        self.0[one.0 as usize] == self.0[other.0 as usize]
+    }
+}
 
 pub(super) struct Machine<'t> {
     pub(super) engine: Engine<'t>,
@@ -237,6 +265,11 @@ impl<'t> Machine<'t> {
                     self.copy(&copy);
                     copied = true;
                 }
+                Effect::Capture(capture) => {
+                    self.capture(&capture);
+                    copied = true;
+                }
+                Effect::Hot { .. } | Effect::Instant(_) => {}
             }
         }
         copied
@@ -261,6 +294,25 @@ impl<'t> Machine<'t> {
         self.engine.copy_done(copy.request, copied, &mut follow).expect("the copy was asked for");
         for effect in follow.iter() {
             let Effect::Reply { ring, response } = effect else { panic!("{effect:?} follows a copy") };
+            self.reply(*ring, *response);
+        }
+    }
+
+    fn capture(&mut self, capture: &Capture) {
+        let mut outcomes = Vec::new();
+        for (frame, reference) in &capture.pages {
+            let mapped = self.held.iter().any(|(_, held, _)| held == frame);
+            assert!(!mapped, "a frame that a client maps is written to");
+            let good = reference & 7 != 7;
+            self.frames[frame.0 as usize] = good.then_some((PRIVATE, u64::from(*reference >> 3 & 15)));
+            outcomes.push(if good { Copied::Done } else { Copied::BadReference });
+        }
+        let mut follow = Effects::new();
+        let contents = Bytes(&self.frames);
+        let result = self.engine.captured(self.now, capture.request, &outcomes, &contents, &mut follow);
+        result.expect("it was asked for");
+        for effect in follow.iter() {
+            let Effect::Reply { ring, response } = effect else { panic!("{effect:?} follows a capture") };
             self.reply(*ring, *response);
         }
     }
