@@ -1,11 +1,11 @@
-//! `cargo xtask volume`: base volumes of packages, directories and files.
+//! `cargo xtask volume`: base volumes of packages, directories and files, and empty disks for `/data`.
 
 use std::fs;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, ensure};
-use m1_tests::volume::{Volume, demo_packages};
+use m1_tests::volume::{Volume, demo_packages, make_data};
 
 #[derive(clap::Subcommand)]
 pub(crate) enum Command {
@@ -27,10 +27,18 @@ pub(crate) struct Build {
     /// Makes the image this long: bytes, or with K, M or G
     #[arg(long, value_parser = bytes)]
     size: Option<u64>,
+    /// Makes an empty disk for a client's /data instead: ext3 of this length, at least 16M
+    #[arg(long, value_name = "SIZE", value_parser = bytes, conflicts_with_all = ["sources", "files", "size"])]
+    data: Option<u64>,
 }
 
 pub(crate) fn run(command: Command) -> Result<ExitCode> {
     let Command::Build(arguments) = command;
+    if let Some(size) = arguments.data {
+        make_data(&arguments.output, size)?;
+        println!("{} {size} 0", arguments.output.display());
+        return Ok(ExitCode::SUCCESS);
+    }
     let mut volume = Volume::new();
     for source in &arguments.sources {
         volume = volume.source(source)?;

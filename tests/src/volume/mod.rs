@@ -7,6 +7,7 @@
 //! An image depends on its inputs only: its UUID is a digest of them, its times are `SOURCE_DATE_EPOCH` or zero, and
 //! all belongs to root. Roots and images are kept in the testbed's cache under that digest.
 
+mod data;
 mod dpkg;
 mod ext4;
 mod hosted;
@@ -25,6 +26,7 @@ use std::time::SystemTime;
 use anyhow::{Context, Result, bail, ensure};
 use sha2::{Digest, Sha256};
 
+pub use data::{check_data, e2fsprogs_command, make_data};
 pub(crate) use hosted::finish;
 pub use hosted::{Finished, Hosted};
 pub use mkfs::Summary;
