@@ -33,6 +33,7 @@ const KEYS: &[(Side, &str)] = &[
     (Side::Back, "sector-size"),
     (Side::Back, "feature-flush-cache"),
     (Side::Back, "params"),
+    (Side::Back, "feature-discard"),
 ];
 
 type Ring = Front<{ wire::REQ }, { wire::RSP }>;
@@ -121,6 +122,8 @@ pub struct Geometry {
     pub read_only: bool,
     /// Flushes are known.
     pub flush: bool,
+    /// Discards are known.
+    pub discard: bool,
 }
 
 /// A request that the backend has, or had.
@@ -291,6 +294,35 @@ impl BlkFront {
         Ok(())
     }
 
+    /// Queues word to the backend that sectors hold nothing any more; [`Self::publish_requests`] sends it. What they hold when
+    /// it is done is not known.
+    ///
+    /// # Errors
+    /// See [`SubmitError`].
+    pub fn discard(&mut self, first_sector: u64, sectors: u64, token: u64) -> Result<(), SubmitError> {
+        let ring = self
+            .ring
+            .as_mut()
+            .filter(|_| self.health == Health::Connected)
+            .ok_or(SubmitError::NotConnected)?;
+        if !self.geometry.discard || self.geometry.read_only {
+            return Err(SubmitError::Unsupported);
+        }
+        let end =
+            first_sector.checked_add(sectors).filter(|end| sectors > 0 && *end <= self.geometry.sectors);
+        end.ok_or(SubmitError::OutOfRange)?;
+        let (index, slot) = (0_u64..)
+            .zip(&mut self.slots)
+            .find(|(_, slot)| slot.request.is_none())
+            .filter(|_| ring.free() > 0)
+            .ok_or(SubmitError::Full)?;
+        let id = index | u64::from(slot.generation) << 8;
+        let request = wire::discard(id, first_sector, sectors);
+        ring.push_request(&request).map_err(|xen_ring::Full| SubmitError::Full)?;
+        slot.request = Some(Outstanding { token, operation: wire::op::DISCARD, orphan: false });
+        Ok(())
+    }
+
     /// Shows the queued requests to the backend.
     pub fn publish_requests(&mut self) {
         if let Some(ring) = &mut self.ring
@@ -399,6 +431,7 @@ impl BlkFront {
             sector_size: number(self.device.value(2)).unwrap_or(512),
             read_only: number::<u32>(self.device.value(1)).is_some_and(|info| info & VDISK_READONLY != 0),
             flush: number::<u32>(self.device.value(3)).is_some_and(|flag| flag != 0),
+            discard: number::<u32>(self.device.value(5)).is_some_and(|flag| flag != 0),
         };
         self.device.write_state(XenbusState::Connected);
         self.health = Health::Connected;

@@ -27,6 +27,13 @@ pub(crate) fn request(operation: u8, id: u64, sector: u64, segments: &[Segment])
     words
 }
 
+/// A request to discard sectors (`blkif_request_discard`); not a secure one.
+pub(crate) fn discard(id: u64, sector: u64, sectors: u64) -> [u32; REQ] {
+    let mut words = request(op::DISCARD, id, sector, &[]);
+    (words[6], words[7]) = split(sectors);
+    words
+}
+
 /// A response.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Response {

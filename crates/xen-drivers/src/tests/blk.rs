@@ -194,7 +194,7 @@ fn reads_come_back_in_any_order_with_their_bytes() {
     let mut disk = Disk::connected(4096);
     assert_eq!(
         disk.driver.geometry(),
-        Geometry { sectors: 4096, sector_size: 512, read_only: false, flush: true }
+        Geometry { sectors: 4096, sector_size: 512, read_only: false, flush: true, discard: false }
     );
     let one = frames(1);
     let many = frames(MAX_PAGES);
