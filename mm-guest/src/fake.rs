@@ -10,8 +10,8 @@ use std::string::String;
 use mm_proto::{CAPTURE_MAX, SnapshotInfo};
 
 use crate::machine::{
-    Exit, FrameCount, FreezeAnswer, FreezeStep, Lent, Machine, NotThere, OutOfFrames, ProcessorTime, Prot,
-    Registers, SharedMap, SharedPage, Source, VolumeError,
+    DataDisk, DiskFailed, Exit, FrameCount, FreezeAnswer, FreezeStep, Lent, Machine, NotThere, OutOfFrames,
+    ProcessorTime, Prot, Registers, SharedMap, SharedPage, Source, VolumeError,
 };
 use crate::page::{UserPage, VolumePage};
 
@@ -57,6 +57,11 @@ pub(crate) struct Fake {
     pub(crate) vectors: Option<[u8; 256]>,
     /// M1's frozen part.
     pub(crate) frozen: Frozen,
+    /// The disk behind `/data`: whole blocks.
+    pub(crate) disk: Option<Vec<u8>>,
+    pub(crate) disk_fails: bool,
+    pub(crate) disk_flushes: u64,
+    pub(crate) disk_discarded: u64,
 }
 
 /// Snapshots as M1 has them: shared by the machines of one test.
@@ -183,6 +188,10 @@ impl Fake {
             fpu: [0; 512],
             vectors: None,
             frozen: Frozen(Rc::new(RefCell::new(FrozenPart { room: usize::MAX, ..FrozenPart::default() }))),
+            disk: None,
+            disk_fails: false,
+            disk_flushes: 0,
+            disk_discarded: 0,
         }
     }
 
@@ -545,6 +554,35 @@ impl Machine for Fake {
 
     fn console_ready(&mut self) -> bool {
         !self.input.is_empty()
+    }
+
+    fn data_disk(&self) -> Option<DataDisk> {
+        Some(DataDisk { blocks: self.disk.as_ref()?.len() as u64 / 4096, read_only: false })
+    }
+
+    fn disk_read(&mut self, first: u64, to: &[Frame]) -> Result<(), DiskFailed> {
+        let disk = self.disk.as_ref().filter(|_| !self.disk_fails).ok_or(DiskFailed)?;
+        for (frame, block) in to.iter().zip(disk[first as usize * 4096..].chunks(4096)) {
+            frame.0.borrow_mut().copy_from_slice(block);
+        }
+        Ok(())
+    }
+
+    fn disk_write(&mut self, first: u64, from: &[&Frame]) -> Result<(), DiskFailed> {
+        let disk = self.disk.as_mut().filter(|_| !self.disk_fails).ok_or(DiskFailed)?;
+        for (frame, block) in from.iter().zip(disk[first as usize * 4096..].chunks_mut(4096)) {
+            block.copy_from_slice(&frame.0.borrow()[..]);
+        }
+        Ok(())
+    }
+
+    fn disk_flush(&mut self) -> Result<(), DiskFailed> {
+        self.disk_flushes += 1;
+        if self.disk_fails { Err(DiskFailed) } else { Ok(()) }
+    }
+
+    fn disk_discard(&mut self, _first: u64, count: u64) {
+        self.disk_discarded += count;
     }
 }
 

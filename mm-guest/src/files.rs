@@ -19,6 +19,7 @@ pub(crate) mod flags {
     pub(crate) const TRUNC: u32 = 0o1000;
     pub(crate) const APPEND: u32 = 0o2000;
     pub(crate) const NONBLOCK: u32 = 0o4000;
+    pub(crate) const DSYNC: u32 = 0o10_000;
     pub(crate) const LARGEFILE: u32 = 0o100_000;
     pub(crate) const DIRECTORY: u32 = 0o200_000;
     pub(crate) const NOFOLLOW: u32 = 0o400_000;
@@ -41,6 +42,8 @@ pub(crate) enum Object {
     Volume(erofs::Inode),
     /// A regular file in memory.
     Tmp(TmpId, StoreId),
+    /// A regular file of `/data`.
+    Data(ext3::Ino),
     /// A directory, read through its node.
     Directory,
     Device(Device),

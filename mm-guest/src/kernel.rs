@@ -10,7 +10,7 @@ use crate::freeze::{Freezing, ThawError};
 use crate::fs::dev::Device;
 use crate::fs::{Node, OpenError, Vfs, Volume, Walked};
 use crate::machine::{Exit, FrameCount, Machine, Registers};
-use crate::options::Options;
+use crate::options::{DataOption, Options};
 use crate::process::Process;
 use crate::random::Random;
 use crate::signal::{self, Info, Next};
@@ -30,6 +30,8 @@ pub enum End {
 pub enum StartError {
     /// The volume is no root filesystem.
     Volume(OpenError),
+    /// There is a disk for `/data`, and what is on it cannot be mounted.
+    Data(ext3::MountError),
     /// The directory to start in.
     Directory(Errno),
     /// The program itself.
@@ -104,12 +106,22 @@ impl<M: Machine> Kernel<M> {
     }
 
     /// A kernel with a root filesystem and an open console, and nothing to run yet.
-    pub(crate) fn new(machine: M, options: Options) -> Result<Self, (M, StartError)> {
+    pub(crate) fn new(machine: M, mut options: Options) -> Result<Self, (M, StartError)> {
         let mut memory = Memory::new(machine, options.fault_around);
         let volume = match Volume::open(&mut memory.machine) {
             Ok(volume) => volume,
             Err(error) => return Err((memory.machine, StartError::Volume(error))),
         };
+        let mounted = if options.data == DataOption::Off { Ok(()) } else { memory.mount_data() };
+        match mounted {
+            Err(error) if options.data == DataOption::Required => {
+                return Err((memory.machine, StartError::Data(error)));
+            }
+            Err(error) => {
+                options.complaints.push(alloc::format!("data=optional: /data is not mounted: {error}"))
+            }
+            Ok(()) => {}
+        }
         let vfs = Vfs::new(volume);
         let (seed, hardware) = memory.machine.seed();
         let mut random = Random::new(&seed);
@@ -154,6 +166,9 @@ impl<M: Machine> Kernel<M> {
     }
 
     fn begin(&mut self) -> Result<(), StartError> {
+        if let Err(error) = self.memory.free_data_orphans() {
+            self.say(format_args!("/data: files that nobody has open could not be freed: {}", error.name()));
+        }
         let options = self.options.clone();
         self.change_directory(&options.cwd).map_err(StartError::Directory)?;
         self.exec(&options.init, options.args, &options.env).map_err(StartError::Program)
@@ -212,6 +227,7 @@ impl<M: Machine> Kernel<M> {
         }
         self.freeze_turn();
         self.memory.hot_turn();
+        self.memory.write_back_data();
         let (at, interval) = self.process.alarm;
         if at != 0 {
             let now = self.memory.machine.monotonic();
@@ -314,6 +330,26 @@ impl<M: Machine> Kernel<M> {
         }
     }
 
+    /// Everything that was written to `/data` is on its disk afterwards, and the filesystem there is whole: what freezing calls. Open
+    /// files are described by their inodes' numbers and opened again by them after the next mount, those without a
+    /// name included.
+    ///
+    /// # Errors
+    /// [`Errno::IO`]: the disk failed. What was flushed before is still there.
+    pub fn sync_data(&mut self) -> Result<(), Errno> {
+        self.memory.sync_data()
+    }
+
+    /// Closes `/data` for good, so that its disk needs no recovery: after the program's end. Says so where that fails.
+    pub fn finish_data(&mut self) {
+        if let Err(error) = self.memory.unmount_data() {
+            self.say(format_args!(
+                "/data: the disk failed; what was not flushed may be lost ({})",
+                error.name()
+            ));
+        }
+    }
+
     /// Gives up the program's memory.
     pub fn finish(&mut self) {
         self.memory.clear();
@@ -341,6 +377,7 @@ impl<M: Machine> Kernel<M> {
         match node {
             Node::Volume(nid) => Ok(Object::Volume(self.vfs.volume.inode(&mut self.memory.machine, nid)?)),
             Node::Tmp(id) => Ok(Object::Tmp(id, self.vfs.tmp.content(id)?)),
+            Node::Data(ino) => Ok(Object::Data(ino)),
             _ => Err(Errno::ACCES),
         }
     }
@@ -355,6 +392,7 @@ impl<M: Machine> Kernel<M> {
         match object {
             Object::Volume(inode) => self.vfs.volume.read(&mut self.memory.machine, inode, offset, to),
             Object::Tmp(_, store) => Ok(self.memory.store.read(&mut self.memory.machine, *store, offset, to)),
+            Object::Data(ino) => self.memory.with_data(|fs, disk| fs.read(disk, *ino, offset, to)),
             _ => Err(Errno::INVAL),
         }
     }

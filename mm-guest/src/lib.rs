@@ -53,9 +53,9 @@ pub use freeze::ThawError;
 pub use fs::OpenError;
 pub use kernel::{End, Figures, Kernel, StartError};
 pub use machine::{
-    Exit, FrameCount, FreezeAnswer, FreezeStep, Lent, Machine, NotThere, OutOfFrames, ProcessorTime, Prot,
-    Registers, SharedMap, SharedPage, Source, VolumeError,
+    DISK_RUN, DataDisk, DiskFailed, Exit, FrameCount, FreezeAnswer, FreezeStep, Lent, Machine, NotThere,
+    OutOfFrames, ProcessorTime, Prot, Registers, SharedMap, SharedPage, Source, VolumeError,
 };
-pub use options::Options;
+pub use options::{DataOption, Options};
 pub use page::{PAGE_SIZE, USER_END, USER_START, UserPage, VolumePage};
 pub use vm::FaultCounts;

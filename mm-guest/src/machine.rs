@@ -182,6 +182,22 @@ pub struct ProcessorTime {
     pub system: u64,
 }
 
+/// The disk behind `/data`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct DataDisk {
+    /// Blocks of 4096 bytes.
+    pub blocks: u64,
+    /// Writes are refused.
+    pub read_only: bool,
+}
+
+/// The disk failed, or its backend is gone: an input/output error to the program.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct DiskFailed;
+
+/// Most blocks of one call of [`Machine::disk_read`] and [`Machine::disk_write`].
+pub const DISK_RUN: usize = 32;
+
 /// The machine. One program, one processor.
 pub trait Machine {
     /// A private frame that is not mapped. It is consumed by mapping and comes back by [`Machine::take`].
@@ -334,4 +350,24 @@ pub trait Machine {
     fn console_read(&mut self, to: &mut [u8]) -> usize;
     /// Whether something was typed.
     fn console_ready(&mut self) -> bool;
+
+    /// The disk behind `/data`, if the domain has one.
+    fn data_disk(&self) -> Option<DataDisk>;
+    /// Reads blocks of it from `first` on, 1 to [`DISK_RUN`], into frames. Waits, but not for ever.
+    ///
+    /// # Errors
+    /// [`DiskFailed`].
+    fn disk_read(&mut self, first: u64, to: &[Self::Frame]) -> Result<(), DiskFailed>;
+    /// Writes blocks of it from `first` on, 1 to [`DISK_RUN`]. Waits, but not for ever.
+    ///
+    /// # Errors
+    /// [`DiskFailed`]; some may have been written.
+    fn disk_write(&mut self, first: u64, from: &[&Self::Frame]) -> Result<(), DiskFailed>;
+    /// Makes durable what was written. On a disk that knows no flush it is so already.
+    ///
+    /// # Errors
+    /// [`DiskFailed`].
+    fn disk_flush(&mut self) -> Result<(), DiskFailed>;
+    /// Says that blocks hold nothing any more, where the disk wants to know.
+    fn disk_discard(&mut self, first: u64, count: u64);
 }

@@ -4,6 +4,8 @@
 
 extern crate alloc;
 
+#[path = "image/disk.rs"]
+mod disk;
 #[path = "image/heap.rs"]
 mod heap;
 #[path = "image/link.rs"]

@@ -28,6 +28,8 @@ pub struct Options {
     pub window: u32,
     /// Pages mapped around a fault; 1 is none.
     pub fault_around: u64,
+    /// What becomes of a disk `xvdb` that cannot be mounted.
+    pub data: DataOption,
     /// What was not understood, one sentence each; the kernel says it and goes on.
     pub complaints: Vec<String>,
 }
@@ -46,9 +48,21 @@ impl Default for Options {
             reserve: 32,
             window: 512,
             fault_around: 16,
+            data: DataOption::Required,
             complaints: Vec::new(),
         }
     }
+}
+
+/// What becomes of the disk behind `/data`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum DataOption {
+    /// If there is one it has to be mounted, or the program is not started.
+    Required,
+    /// The program is started without it, too.
+    Optional,
+    /// It is not looked at.
+    Off,
 }
 
 /// Environment of a program for which `env=` says nothing.
@@ -102,6 +116,16 @@ impl Options {
             b"pool" => self.pool = number(0, 1)? == 1,
             b"reserve" => self.reserve = number(1, 1 << 20)?,
             b"window" => self.window = power_of_two(number(1, 512)?)? as u32,
+            b"data" => {
+                self.data = match value {
+                    b"required" => DataOption::Required,
+                    b"optional" => DataOption::Optional,
+                    b"off" => DataOption::Off,
+                    _ => {
+                        return Err(alloc::format!("data={} is not required, optional or off", shown(value)));
+                    }
+                }
+            }
             b"faultaround" => self.fault_around = power_of_two(number(1, 64)?)?,
             _ => return Err(alloc::format!("unknown option {}", shown(name))),
         }

@@ -29,12 +29,14 @@ impl Write for Page {
     }
 }
 
-const MOUNTS: [(&str, &str, &str); 5] = [
+/// The last is there only with a disk.
+const MOUNTS: [(&str, &str, &str); 6] = [
     ("/dev/xvda", "/", "erofs ro"),
     ("tmpfs", "/tmp", "tmpfs rw"),
     ("dev", "/dev", "devtmpfs rw"),
     ("tmpfs", "/dev/shm", "tmpfs rw"),
     ("proc", "/proc", "proc rw"),
+    ("/dev/xvdb", "/data", "ext3 rw,noatime"),
 ];
 
 /// Resources of `/proc/self/limits`, in the order of `asm-generic/resource.h`, with their units.
@@ -113,9 +115,9 @@ impl<M: Machine> Kernel<M> {
                 writeln!(page, "Linux version {} (mm-guest {})", crate::release!(), env!("CARGO_PKG_VERSION"))
             }
             Text::Mounts => {
-                MOUNTS.iter().try_for_each(|(device, at, kind)| writeln!(page, "{device} {at} {kind} 0 0"))
+                self.mounts().try_for_each(|(device, at, kind)| writeln!(page, "{device} {at} {kind} 0 0"))
             }
-            Text::Mountinfo => MOUNTS.iter().enumerate().try_for_each(|(index, (device, at, kind))| {
+            Text::Mountinfo => self.mounts().enumerate().try_for_each(|(index, (device, at, kind))| {
                 let (name, mode) = kind.split_once(' ').unwrap_or((kind, "rw"));
                 let parent = usize::from(index > 0);
                 writeln!(
@@ -143,7 +145,9 @@ impl<M: Machine> Kernel<M> {
                 writeln!(page, "{a}.{b:02} {c}.{d:02}")
             }
             Text::Loadavg => page.write_str("0.00 0.00 0.00 1/1 1\n"),
-            Text::Filesystems => page.write_str("\terofs\nnodev\ttmpfs\nnodev\tdevtmpfs\nnodev\tproc\n"),
+            Text::Filesystems => {
+                page.write_str("\terofs\n\text3\nnodev\ttmpfs\nnodev\tdevtmpfs\nnodev\tproc\n")
+            }
             Text::Cmdline => {
                 let init = String::from_utf8_lossy(&self.options.init).into_owned();
                 writeln!(page, "init={init}")
@@ -210,6 +214,10 @@ impl<M: Machine> Kernel<M> {
         Ok(())
     }
 
+    fn mounts(&self) -> impl Iterator<Item = &'static (&'static str, &'static str, &'static str)> {
+        MOUNTS.iter().take(MOUNTS.len() - usize::from(self.memory.data.is_none()))
+    }
+
     /// Offset, device, whether there is an inode, and path of a mapping.
     fn describe(&self, vma: &Vma) -> (u64, &'static str, u32, &[u8]) {
         let heap = &self.memory.heap;
@@ -219,6 +227,9 @@ impl<M: Machine> Kernel<M> {
             }
             Backing::Stored { file_page, name, .. } => {
                 (file_page * PAGE_SIZE, "00:10", 1, self.path_of(name))
+            }
+            Backing::Data { file, file_page, name } => {
+                (file_page * PAGE_SIZE, "ca:10", file.0, self.path_of(name))
             }
             Backing::Anonymous if vma.grows_down => (0, "00:00", 0, b"[stack]"),
             Backing::Anonymous if vma.start * PAGE_SIZE >= heap.start && vma.start * PAGE_SIZE < heap.end => {

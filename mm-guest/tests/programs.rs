@@ -3,6 +3,8 @@
 
 #![expect(clippy::cast_possible_truncation, reason = "times and exception numbers fit")]
 
+#[path = "programs/data.rs"]
+mod data;
 #[path = "programs/freeze.rs"]
 mod freeze;
 mod traced;
@@ -39,6 +41,7 @@ fn run(image: &std::path::Path, line: &str, adjust: impl FnOnce(&mut Traced)) ->
     };
     let end = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| kernel.run()));
     let figures = kernel.figures();
+    kernel.finish_data();
     let machine = kernel.machine();
     let (output, requests) = (std::mem::take(&mut machine.console), machine.requests);
     let revocations = machine.revocations;

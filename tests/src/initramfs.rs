@@ -61,7 +61,7 @@ const MODULES: [&str; 11] = [
     "virtio_blk",
 ];
 /// There for who asks with modprobe, but not loaded at boot.
-const MORE_MODULES: [&str; 4] = ["virtio_console", "loop", "erofs", "ext4"];
+const MORE_MODULES: [&str; 5] = ["virtio_console", "loop", "erofs", "ext4", "xen-blkfront"];
 
 const INIT: &[u8] = include_bytes!("../dom0/init");
 const AGENT: &[u8] = include_bytes!("../dom0/agent");

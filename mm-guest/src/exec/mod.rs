@@ -216,6 +216,15 @@ impl<M: Machine> Kernel<M> {
                 let backing = Backing::Stored { file: *store, file_page, shared: request.shared, name };
                 self.memory.map(&MapRequest { backing, ..*request })
             }
+            Object::Data(file) => {
+                // Pages are copies, so what a mapping writes could never be found in the file.
+                if request.shared && request.rights.write() {
+                    return Err(Errno::NODEV);
+                }
+                self.memory.retain_mapped(*file)?;
+                let backing = Backing::Data { file: *file, file_page, name };
+                self.memory.map(&MapRequest { backing, ..*request }).inspect_err(|_| self.memory.reap_data())
+            }
             Object::Volume(inode) => {
                 let base = self.memory.map(&MapRequest { uncharged: true, ..*request })?;
                 let mut at = base;

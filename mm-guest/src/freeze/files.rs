@@ -6,9 +6,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::errno::Errno;
 use crate::files::{Description, Files, Object, Pipe};
-use crate::fs::Walked;
 use crate::fs::dev::Device;
 use crate::fs::tmp::TmpId;
+use crate::fs::{Node, Walked};
 use crate::kernel::Kernel;
 use crate::machine::Machine;
 use crate::vm::StoreId;
@@ -26,6 +26,8 @@ pub(crate) enum FrozenObject {
     PipeWriter(u32),
     Event(u64, bool),
     Path,
+    /// A regular file of `/data`, by its inode's number; it may have no name any more.
+    Data(u32),
 }
 
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -94,6 +96,9 @@ impl FrozenFiles {
                 descriptions.push(None);
                 continue;
             };
+            if let Some(Walked { node: Node::Data(ino), .. }) = &at {
+                kernel.memory.retain_data(*ino)?;
+            }
             let object = match object {
                 FrozenObject::Volume(nid) => {
                     let nid = erofs::Nid(nid);
@@ -107,6 +112,7 @@ impl FrozenFiles {
                 FrozenObject::PipeWriter(pipe) => Object::PipeWriter(pipe),
                 FrozenObject::Event(count, semaphore) => Object::Event(count, semaphore),
                 FrozenObject::Path => Object::Path,
+                FrozenObject::Data(ino) => Object::Data(ext3::Ino(ino)),
             };
             let mut description = Description::new(object, at, flags);
             description.position = position;
@@ -127,5 +133,6 @@ fn object(object: &Object) -> FrozenObject {
         Object::PipeWriter(pipe) => FrozenObject::PipeWriter(*pipe),
         Object::Event(count, semaphore) => FrozenObject::Event(*count, *semaphore),
         Object::Path => FrozenObject::Path,
+        Object::Data(ino) => FrozenObject::Data(ino.0),
     }
 }

@@ -116,6 +116,8 @@ impl<M: Machine> Kernel<M> {
             return Err(Some(AbortReason::Secret));
         }
         let memory = |_| Some(AbortReason::Memory);
+        // What clones find on their disks is what the program finds on its own now.
+        self.memory.sync_data().map_err(|_| Some(AbortReason::Disk))?;
         let mut mapped = Vec::new();
         let store = self.memory.store.freeze(|file, page, at| {
             if let Some(at) = at {

@@ -290,3 +290,85 @@ fn the_encoding_is_that_of_this_abi() {
     // Where this fails, what older kernels have frozen cannot be thawed any more: raise `ABI`, then put the new numbers here.
     assert_eq!((ABI, bytes.len(), checksum(&bytes)), (1, 1186, 3_285_351_249));
 }
+
+/// A disk for `/data`.
+fn disk() -> Vec<u8> {
+    let image = tempfile::NamedTempFile::new().unwrap();
+    m1_tests::volume::make_data(image.path(), 16 << 20).unwrap();
+    std::fs::read(image.path()).unwrap()
+}
+
+fn check(disk: &[u8]) {
+    let image = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(image.path(), disk).unwrap();
+    m1_tests::volume::check_data(image.path()).unwrap();
+}
+
+#[test]
+fn a_clone_goes_on_with_data_as_it_was_at_that_instant_files_without_a_name_included() {
+    const OPEN: u64 = 2;
+    const CREATE: u64 = 0o102;
+    let start = |disk, frozen: Option<(&Frozen, u32)>| {
+        let mut machine = Fake::new(4096, volume());
+        machine.disk = disk;
+        let Some((frozen, head)) = frozen else {
+            return Kernel::new(machine, Options::default()).map_err(|(_, error)| error);
+        };
+        machine.frozen = frozen.clone();
+        let info = SnapshotInfo { head, hot: 0, identity: [4; 16] };
+        Kernel::thaw(machine, Options::default(), &info).map_err(|(_, error)| error)
+    };
+    let Ok(kernel) = start(Some(disk()), None) else { panic!("it starts") };
+    let mut guest = Guest::beside(kernel);
+    let files = ["/data/named", "/data/unnamed", "/data/mapped", "/data/closed"].map(|name| {
+        let path = guest.path(name);
+        let fd = guest.call(OPEN, &[path, CREATE, 0o600]).unwrap();
+        guest.kernel.memory.write_bytes(PAGES, name.as_bytes()).unwrap();
+        guest.call(1, &[fd, PAGES, name.len() as u64]).unwrap();
+        (path, fd)
+    });
+    let [(_, named), (path, unnamed), (mapped_path, mapped), (closed_path, closed)] = files;
+    let dir = guest.path("/data/dir");
+    assert_eq!(guest.call(83, &[dir, 0o700]), Ok(0));
+    assert_eq!(guest.call(80, &[dir]), Ok(0));
+    let shown = guest.call(9, &[0, 4096, 1, 2, mapped, 0]).unwrap();
+    for gone in [path, mapped_path, closed_path] {
+        assert_eq!(guest.call(87, &[gone]), Ok(0));
+    }
+    assert_eq!(guest.call(CLOSE, &[mapped]), Ok(0));
+    let before = guest.kernel.memory.with_data(|fs, disk| fs.usage(disk)).unwrap();
+    order(&mut guest);
+    // M1 takes the instant's disk; the program goes on with its own.
+    let instant = guest.kernel.memory.machine.disk.clone();
+    guest.kernel.memory.write_bytes(PAGES, b"later").unwrap();
+    assert_eq!(guest.call(18, &[named, PAGES, 5, 0]), Ok(5));
+    assert_eq!(guest.call(CLOSE, &[closed]), Ok(0));
+    finish(&mut guest);
+    let frozen = guest.kernel.memory.machine.frozen.clone();
+    let head = *frozen.0.borrow().heads.last().expect("a snapshot");
+    let Ok(kernel) = start(instant, Some((&frozen, head))) else { panic!("it is thawed") };
+    let mut clone = Guest::of(kernel);
+    for (fd, content) in [(named, "/data/named"), (unnamed, "/data/unnamed"), (closed, "/data/closed")] {
+        assert_eq!(clone.call(17, &[fd, PAGES, 100, 0]), Ok(content.len() as u64));
+        assert_eq!(clone.get(PAGES, content.len()), content.as_bytes());
+    }
+    assert_eq!(clone.get(shown, 12), b"/data/mapped");
+    assert_eq!(clone.kernel.memory.with_data(|fs, disk| fs.usage(disk)).unwrap(), before);
+    let inside = clone.path("inside");
+    assert!(clone.call(OPEN, &[inside, CREATE, 0o600]).is_ok(), "in the current directory");
+    for mut one in [clone, guest] {
+        one.kernel.finish_data();
+        check(&one.kernel.memory.machine.disk.take().unwrap());
+    }
+    // Without its disk it does not go on.
+    let refused = start(None, Some((&frozen, head))).err();
+    assert_eq!(refused, Some(StartError::Thaw(ThawError::File(crate::errno::Errno::IO))));
+    // A disk that fails is no disk to freeze with.
+    let Ok(kernel) = start(Some(disk()), None) else { panic!("it starts") };
+    let mut guest = Guest::beside(kernel);
+    let path = guest.path("/data/x");
+    assert!(guest.call(OPEN, &[path, CREATE, 0o600]).is_ok());
+    guest.kernel.memory.machine.disk_fails = true;
+    order(&mut guest);
+    assert_eq!(guest.kernel.memory.machine.frozen.0.borrow().steps.last().unwrap(), "abort Disk");
+}

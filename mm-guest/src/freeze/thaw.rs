@@ -5,6 +5,8 @@ use alloc::vec::Vec;
 use mm_proto::{HotPage, SnapshotInfo};
 
 use super::manifest::{Head, Manifest, ThawError, checksum};
+use crate::errno::Errno;
+use crate::fs::Node;
 use crate::kernel::{Kernel, StartError};
 use crate::machine::Machine;
 use crate::options::Options;
@@ -39,6 +41,7 @@ impl<M: Machine> Kernel<M> {
         self.names = manifest.names;
         self.process = Process::thaw(manifest.process);
         self.files = manifest.files.thaw(self).map_err(ThawError::File)?;
+        self.thaw_data().map_err(ThawError::File)?;
         self.registers = manifest.registers;
         let mut fpu = [0; 512];
         fpu.copy_from_slice(&manifest.fpu);
@@ -58,6 +61,16 @@ impl<M: Machine> Kernel<M> {
         self.memory.begin_hot(&known.unwrap_or(HotPage::new()));
         self.memory.machine.tell_thawed();
         Ok(())
+    }
+
+    /// What else of `/data` is in use: the current directory, and files that mappings show. What is not in use any more and has no
+    /// name goes.
+    fn thaw_data(&mut self) -> Result<(), Errno> {
+        if let Node::Data(dir) = self.process.cwd.node {
+            self.memory.retain_data(dir)?;
+        }
+        self.memory.retain_all_mapped()?;
+        self.memory.free_data_orphans()
     }
 
     fn read_manifest(&mut self, head: u32) -> Result<Manifest, ThawError> {

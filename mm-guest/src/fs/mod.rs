@@ -1,7 +1,9 @@
 //! Files and names: a fixed set of mounts, and the walk along a path.
 //!
-//! `/` is the volume, read-only; `/tmp` and `/dev/shm` are in memory; `/dev` and `/proc` are tables.
+//! `/` is the volume, read-only; `/tmp` and `/dev/shm` are in memory; `/data` is on a disk, if there is one; `/dev` and `/proc`
+//! are tables.
 
+pub(crate) mod data;
 pub(crate) mod dev;
 pub(crate) mod proc;
 pub(crate) mod tmp;
@@ -36,6 +38,7 @@ pub(crate) enum Node {
     Tmp(TmpId),
     Dev(DevId),
     Proc(ProcId),
+    Data(#[serde(with = "data::ino")] ext3::Ino),
 }
 
 /// An inode's number in a snapshot's manifest.
@@ -48,6 +51,24 @@ mod nid {
 
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<erofs::Nid, D::Error> {
         u64::deserialize(from).map(erofs::Nid)
+    }
+}
+
+/// A file of a mount that can be changed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Spot {
+    Tmp(TmpId),
+    Data(ext3::Ino),
+}
+
+impl Node {
+    /// The same where it can be changed.
+    pub(crate) fn spot(self) -> Option<Spot> {
+        match self {
+            Self::Tmp(id) => Some(Spot::Tmp(id)),
+            Self::Data(ino) => Some(Spot::Data(ino)),
+            Self::Volume(_) | Self::Dev(_) | Self::Proc(_) => None,
+        }
     }
 }
 
@@ -126,6 +147,7 @@ impl Vfs {
                     match name {
                         b"tmp" => return Ok(Node::Tmp(TMP_ROOT)),
                         b"dev" => return Ok(Node::Dev(dev::ROOT)),
+                        b"data" if memory.data.is_some() => return Ok(Node::Data(ext3::ROOT)),
                         b"proc" => return Ok(Node::Proc(proc::ROOT)),
                         _ => {}
                     }
@@ -133,6 +155,7 @@ impl Vfs {
                 Ok(Node::Volume(self.volume.lookup(&mut memory.machine, nid, name)?))
             }
             Node::Tmp(id) => Ok(Node::Tmp(self.tmp.lookup(id, name)?)),
+            Node::Data(dir) => Ok(Node::Data(memory.with_data(|fs, disk| fs.lookup(disk, dir, name))?)),
             Node::Dev(id) if id == dev::ROOT => {
                 let found = id.lookup(name)?;
                 Ok(if found.kind() == DevKind::Shm { Node::Tmp(SHM_ROOT) } else { Node::Dev(found) })
@@ -149,6 +172,7 @@ impl Vfs {
             Node::Tmp(TMP_ROOT) => self.root(),
             Node::Tmp(SHM_ROOT) => Node::Dev(dev::ROOT),
             Node::Tmp(id) => Node::Tmp(self.tmp.parent(id)?),
+            Node::Data(dir) => memory.data_parent(dir)?.map_or(self.root(), Node::Data),
             Node::Dev(_) => self.root(),
             Node::Proc(id) if id == proc::ROOT => self.root(),
             Node::Proc(id) => Node::Proc(id.parent()),
@@ -163,6 +187,7 @@ impl Vfs {
         match node {
             Node::Volume(nid) => self.volume.attributes(&mut memory.machine, nid),
             Node::Tmp(id) => self.tmp.attributes(memory, id),
+            Node::Data(ino) => memory.data_attributes(ino),
             Node::Dev(id) => Ok(id.attributes(memory.machine.realtime())),
             Node::Proc(id) => Ok(id.attributes(memory.machine.realtime())),
         }
@@ -182,6 +207,7 @@ impl Vfs {
                 Kind::Link(target) => fixed(target),
                 _ => Err(Errno::INVAL),
             },
+            Node::Data(ino) => memory.with_data(|fs, disk| fs.read_link(disk, ino)),
             Node::Dev(id) => match id.kind() {
                 DevKind::Link(target) => fixed(target),
                 _ => Err(Errno::INVAL),
@@ -204,6 +230,7 @@ impl Vfs {
         match dir {
             Node::Volume(nid) => self.volume.read_dir(&mut memory.machine, nid, position, sink),
             Node::Tmp(id) => self.tmp.read_dir(id, position, sink),
+            Node::Data(dir) => memory.read_data_dir(dir, position, sink),
             Node::Dev(_) => {
                 dev::read_dir(position, sink);
                 Ok(())

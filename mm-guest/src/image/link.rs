@@ -23,8 +23,8 @@ const PATIENCE_NS: u64 = 10_000_000_000;
 const OWN_PAGES: usize = 32;
 const OWN_BATCH: usize = 8;
 
-/// References of our own: the frame that a page is copied into.
-static REFS: RefPool = RefPool::new();
+/// References of our own: the frame that a page is copied into, and the disk's.
+pub(crate) static REFS: RefPool = RefPool::new();
 
 /// The device.
 pub(crate) struct Link {

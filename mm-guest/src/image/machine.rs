@@ -3,14 +3,16 @@
 use core::cell::Cell;
 
 use mm_guest::{
-    Exit, FrameCount, FreezeAnswer, FreezeStep, Lent, Machine, NotThere, OutOfFrames, PAGE_SIZE,
-    ProcessorTime, Prot, Registers, SharedMap, SharedPage, Source, UserPage, VolumeError, VolumePage,
+    DataDisk, DiskFailed, Exit, FrameCount, FreezeAnswer, FreezeStep, Lent, Machine, NotThere, OutOfFrames,
+    PAGE_SIZE, ProcessorTime, Prot, Registers, SharedMap, SharedPage, Source, UserPage, VolumeError,
+    VolumePage,
 };
 use mm_proto::{Bitmap, RequestBody, SnapshotInfo, VolumeIdentity};
 use xen::{Clock, Events, GrantStatus, Hypervisor, Port, Virq};
 use xen_rt::Boot;
 use xen_rt::user::{self, Frame, FramePool, Unmapped, UserContext, UserSpace};
 
+use crate::disk::Disk;
 use crate::link::{Link, What};
 use crate::registers;
 use crate::seed;
@@ -28,7 +30,7 @@ const BATCH: usize = 64;
 /// How long the console may take nothing before what is written is dropped.
 const CONSOLE_NS: u64 = 5_000_000_000;
 /// Pages that a domain which waits for its device keeps for the connection.
-const CONNECT_PAGES: usize = 192;
+const CONNECT_PAGES: usize = 240;
 /// Longest sleep between two looks at M1 and at the clock.
 const LOOK_NS: u64 = 1_000_000_000;
 
@@ -52,6 +54,8 @@ pub(crate) struct Xen {
     alarm: Option<u64>,
     pub(crate) store: Store,
     pub(crate) link: Link,
+    /// The disk behind `/data`.
+    disk: Option<Disk>,
     pool: FramePool,
     space: UserSpace,
     context: UserContext,
@@ -89,7 +93,7 @@ fn page(page: UserPage) -> user::UserPage {
 }
 
 impl Xen {
-    /// Connects to M1 and sets up an empty address space; `reserve` frames are the kernel's.
+    /// Connects to M1 and, if `data`, to the disk for that, and sets up an empty address space; `reserve` frames are the kernel's.
     /// With `wait`, gives its memory back first and waits until dom0 attaches the device.
     pub(crate) fn new(
         mut boot: Boot,
@@ -97,6 +101,7 @@ impl Xen {
         reserve: usize,
         window: u32,
         wait: bool,
+        data: bool,
     ) -> Result<Self, What> {
         let failed = |what: &str| What::from(what);
         let no_reserve = || failed("not enough memory for the reserve");
@@ -110,6 +115,7 @@ impl Xen {
         }
         let begun = boot.clock.now_ns();
         let link = Link::connect(&mut boot, &mut store, window)?;
+        let disk = if data { Disk::connect(&mut boot, &mut store)? } else { None };
         let connected = boot.clock.now_ns();
         let seed = seed::gather(&boot, &mut store);
         let mut pool = match early {
@@ -142,6 +148,7 @@ impl Xen {
             alarm: None,
             store,
             link,
+            disk,
             pool,
             space,
             context: UserContext::new(0, 0),
@@ -194,6 +201,20 @@ impl Xen {
                 let _ = self.typed.push_back(*byte);
             }
         }
+    }
+
+    /// Does something with the disk. What came from xenstored meanwhile for others is looked at later.
+    fn with_disk(
+        &mut self,
+        work: impl FnOnce(&mut Disk, &mut Store) -> Result<(), DiskFailed>,
+    ) -> Result<(), DiskFailed> {
+        let disk = self.disk.as_mut().ok_or(DiskFailed)?;
+        let from = xen::clock::tsc();
+        let done = work(disk, &mut self.store);
+        self.slept += xen::clock::tsc().saturating_sub(from);
+        self.store_called |= core::mem::take(&mut disk.others);
+        self.called = true;
+        done
     }
 
     /// Sleeps on all that can happen, but not longer than until `deadline`.
@@ -626,5 +647,28 @@ impl Machine for Xen {
     fn console_ready(&mut self) -> bool {
         self.take_input();
         !self.typed.is_empty()
+    }
+
+    fn data_disk(&self) -> Option<DataDisk> {
+        self.disk.as_ref().map(Disk::about)
+    }
+
+    fn disk_read(&mut self, first: u64, to: &[Frame]) -> Result<(), DiskFailed> {
+        self.with_disk(|disk, store| disk.read(store, first, to))
+    }
+
+    fn disk_write(&mut self, first: u64, from: &[&Frame]) -> Result<(), DiskFailed> {
+        self.with_disk(|disk, store| disk.write(store, first, from))
+    }
+
+    fn disk_flush(&mut self) -> Result<(), DiskFailed> {
+        self.with_disk(Disk::flush)
+    }
+
+    fn disk_discard(&mut self, first: u64, count: u64) {
+        let _ = self.with_disk(|disk, store| {
+            disk.discard(store, first, count);
+            Ok(())
+        });
     }
 }

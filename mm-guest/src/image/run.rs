@@ -4,7 +4,7 @@ use alloc::string::String;
 use core::fmt::Write;
 
 use mm_client::OwnFigures;
-use mm_guest::{End, Figures, Kernel, Machine, Options, StartError};
+use mm_guest::{DataOption, End, Figures, Kernel, Machine, Options, StartError};
 use xen::ShutdownReason;
 use xen_rt::Boot;
 
@@ -28,7 +28,8 @@ pub(crate) fn main(mut boot: Boot) -> ! {
     let options = Options::parse(boot.cmdline.as_bytes());
     let (hold, fault_trace) = (options.hold, options.fault_trace);
     let reserve = usize::try_from(options.reserve).unwrap_or(usize::MAX);
-    let mut xen = match Xen::new(boot, store, reserve, options.window, options.pool) {
+    let data = options.data != DataOption::Off;
+    let mut xen = match Xen::new(boot, store, reserve, options.window, options.pool, data) {
         Ok(xen) => xen,
         Err(what) => {
             log::error!("{what}");
@@ -45,6 +46,7 @@ pub(crate) fn main(mut boot: Boot) -> ! {
         Err((mut xen, error)) => {
             let status = match error {
                 StartError::Thaw(why) => alloc::format!("not started: {why}"),
+                StartError::Data(error) => alloc::format!("not started: /data: {error}"),
                 error => alloc::format!("not started: {error:?}"),
             };
             say(&mut xen, format_args!("{status}"));
@@ -57,6 +59,7 @@ pub(crate) fn main(mut boot: Boot) -> ! {
 
 fn run(kernel: &mut Kernel<Xen>, hold: bool, reserve: u64) -> ShutdownReason {
     let end = kernel.run();
+    kernel.finish_data();
     let status = match end {
         End::Exited(code) => alloc::format!("exited {code}"),
         End::Killed(signal) => alloc::format!("signal {signal}"),

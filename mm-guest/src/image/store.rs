@@ -1,5 +1,6 @@
 //! Xenstore, one call at a time, each with a limit.
 
+use xen_drivers::blkfront::BlkFront;
 use xen_rt::Boot;
 use xenstore::{Blocking, CallError, Connection, Pause, Transaction};
 
@@ -90,6 +91,25 @@ impl Store {
         for node in [DEVICES, SHUTDOWN] {
             let _ = self.with(|calls| calls.unwatch(node, "pool"));
         }
+    }
+
+    /// Hands a disk what came for it, and sends what it asks. Tells whether something came that is not the disk's.
+    pub(crate) fn turn(&mut self, front: &mut BlkFront, now: u64) -> bool {
+        let mut others = false;
+        while let Ok(Some(incoming)) = self.connection.poll() {
+            others |= !front.on_message(&incoming.message);
+        }
+        front.advance(&mut self.connection.client, now);
+        let _ = self.connection.flush();
+        if self.connection.take_notify() {
+            let _ = self.hypervisor.evtchn_send(self.port);
+        }
+        others
+    }
+
+    /// Whether there is something that nobody has taken.
+    pub(crate) fn look_again(&self) -> bool {
+        self.connection.look_again()
     }
 
     /// Asks for events about the toolstack's wish.

@@ -102,7 +102,7 @@ impl Info {
             Fault::NotMapped => (number::SEGV, 1, 0),
             Fault::Forbidden => (number::SEGV, 2, 1),
             Fault::BeyondEnd | Fault::NoMemory => (number::BUS, 2, 0),
-            Fault::Volume(_) => (number::BUS, 3, 0),
+            Fault::Volume(_) | Fault::Disk => (number::BUS, 3, 0),
         };
         let error = present | u64::from(write) << 1 | 4 | u64::from(fetch) << 4;
         Self { signal, code, value: address, extra: 0, trap: (14, error, address) }

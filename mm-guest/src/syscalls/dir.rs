@@ -6,9 +6,10 @@ use super::file::read_only;
 use super::{AT_EMPTY_PATH, AT_FDCWD, AT_REMOVEDIR};
 use crate::errno::{Errno, SysResult};
 use crate::files::Object;
+use crate::fs::data;
 use crate::fs::proc::{ProcId, ProcKind};
 use crate::fs::tmp::{Kind, TmpId};
-use crate::fs::{DirEntry, Last, Node};
+use crate::fs::{DirEntry, Last, Node, Spot};
 use crate::kernel::Kernel;
 use crate::machine::Machine;
 
@@ -79,8 +80,7 @@ impl<M: Machine> Kernel<M> {
         if !self.vfs.attributes(&mut self.memory, walked.node)?.is_directory() {
             return Err(Errno::NOTDIR);
         }
-        self.set_cwd(walked);
-        Ok(0)
+        self.set_cwd(walked)
     }
 
     pub(super) fn sys_fchdir(&mut self, fd: u64) -> SysResult {
@@ -88,27 +88,23 @@ impl<M: Machine> Kernel<M> {
             return Err(Errno::NOTDIR);
         }
         let walked = self.files.get(fd)?.at.clone().ok_or(Errno::NOTDIR)?;
-        self.set_cwd(walked);
+        self.set_cwd(walked)
+    }
+
+    fn set_cwd(&mut self, walked: crate::fs::Walked) -> SysResult {
+        self.retain(walked.node)?;
+        let before = core::mem::replace(&mut self.process.cwd, walked);
+        self.release(before.node);
         Ok(0)
     }
 
-    fn set_cwd(&mut self, walked: crate::fs::Walked) {
-        if let Node::Tmp(id) = walked.node {
-            self.vfs.tmp.retain(id);
-        }
-        let before = core::mem::replace(&mut self.process.cwd, walked);
-        if let Node::Tmp(id) = before.node {
-            self.vfs.tmp.release(id);
-            self.vfs.tmp.reap(&mut self.memory, id);
-        }
-    }
-
-    /// The directory in memory in which a name is to be made or removed; elsewhere nothing can.
-    fn writable_parent(&mut self, dir: u64, path: &[u8]) -> Result<(TmpId, Vec<u8>), Errno> {
+    /// The directory in which a name is to be made or removed, in memory or on `/data`; elsewhere nothing can.
+    fn writable_parent(&mut self, dir: u64, path: &[u8]) -> Result<(Spot, Vec<u8>), Errno> {
         let (parent, name) = self.walk_to_parent(dir, path)?;
-        match parent.node {
-            Node::Tmp(id) => Ok((id, name)),
-            node => {
+        let node = parent.node;
+        match node.spot() {
+            Some(spot) => Ok((spot, name)),
+            None => {
                 // What exists cannot be made again; what does not, cannot be at all.
                 let exists = self.vfs.lookup(&mut self.memory, node, &name).is_ok();
                 Err(if exists || name.is_empty() { Errno::EXIST } else { read_only(node) })
@@ -117,11 +113,12 @@ impl<M: Machine> Kernel<M> {
     }
 
     /// As for a name that is to go: what is not there is named before what may not be done.
-    fn removable_parent(&mut self, dir: u64, path: &[u8]) -> Result<(TmpId, Vec<u8>), Errno> {
+    fn removable_parent(&mut self, dir: u64, path: &[u8]) -> Result<(Spot, Vec<u8>), Errno> {
         let (parent, name) = self.walk_to_parent(dir, path)?;
-        match parent.node {
-            Node::Tmp(id) => Ok((id, name)),
-            node => {
+        let node = parent.node;
+        match node.spot() {
+            Some(spot) => Ok((spot, name)),
+            None => {
                 self.vfs.lookup(&mut self.memory, node, &name)?;
                 Err(read_only(node))
             }
@@ -146,7 +143,14 @@ impl<M: Machine> Kernel<M> {
         let path = self.memory.read_path(path)?;
         let (parent, name) = self.writable_parent(dir, &path)?;
         let mode = mode & 0o1777 & !self.process.umask;
-        self.make(parent, &name, Kind::Directory { parent, entries: Vec::new() }, mode)
+        match parent {
+            Spot::Tmp(parent) => {
+                self.make(parent, &name, Kind::Directory { parent, entries: Vec::new() }, mode)
+            }
+            Spot::Data(dir) => {
+                self.memory.with_data(|fs, disk| fs.make_dir(disk, dir, &name, mode as u16)).map(|_| 0)
+            }
+        }
     }
 
     pub(super) fn sys_symlink(&mut self, target: u64, dir: u64, path: u64) -> SysResult {
@@ -156,7 +160,12 @@ impl<M: Machine> Kernel<M> {
             return Err(Errno::NOENT);
         }
         let (parent, name) = self.writable_parent(dir, &path)?;
-        self.make(parent, &name, Kind::Link(target), 0o777)
+        match parent {
+            Spot::Tmp(parent) => self.make(parent, &name, Kind::Link(target), 0o777),
+            Spot::Data(dir) => {
+                self.memory.with_data(|fs, disk| fs.make_link(disk, dir, &name, &target)).map(|_| 0)
+            }
+        }
     }
 
     pub(super) fn sys_link(
@@ -176,7 +185,17 @@ impl<M: Machine> Kernel<M> {
             self.walk_at(from_dir, &from, last)?.node
         };
         let (parent, name) = self.writable_parent(dir, &path)?;
-        let Node::Tmp(id) = node else { return Err(Errno::XDEV) };
+        let (parent, id) = match (parent, node) {
+            (Spot::Tmp(parent), Node::Tmp(id)) => (parent, id),
+            (Spot::Data(parent), Node::Data(ino)) => {
+                let linked = self.memory.with_data(|fs, disk| fs.link(disk, parent, &name, ino));
+                return match linked {
+                    Err(Errno::ISDIR) => Err(Errno::PERM),
+                    linked => linked.map(|()| 0),
+                };
+            }
+            _ => return Err(Errno::XDEV),
+        };
         if matches!(self.vfs.tmp.kind(id)?, Kind::Directory { .. }) {
             return Err(Errno::PERM);
         }
@@ -194,6 +213,10 @@ impl<M: Machine> Kernel<M> {
             b"" => return Err(Errno::BUSY),
             _ => {}
         }
+        let parent = match parent {
+            Spot::Tmp(parent) => parent,
+            Spot::Data(dir) => return self.unlink_data(dir, &name, directory, path.ends_with(b"/")),
+        };
         let id = self.vfs.tmp.lookup(parent, &name)?;
         match (directory, self.vfs.tmp.is_empty(id)) {
             (false, Ok(_)) => return Err(Errno::ISDIR),
@@ -205,6 +228,15 @@ impl<M: Machine> Kernel<M> {
         self.vfs.tmp.unlink(parent, &name)?;
         self.vfs.tmp.reap(&mut self.memory, id);
         Ok(0)
+    }
+
+    fn unlink_data(&mut self, dir: ext3::Ino, name: &[u8], directory: bool, slash: bool) -> SysResult {
+        if slash && !directory {
+            let ino = self.memory.with_data(|fs, disk| fs.lookup(disk, dir, name))?;
+            let is_directory = self.memory.data_attributes(ino)?.is_directory();
+            return Err(if is_directory { Errno::ISDIR } else { Errno::NOTDIR });
+        }
+        self.memory.with_data(|fs, disk| fs.unlink(disk, dir, name, directory)).map(|()| 0)
     }
 
     pub(super) fn sys_rename(
@@ -222,65 +254,109 @@ impl<M: Machine> Kernel<M> {
         let (from, to) = (self.memory.read_path(from)?, self.memory.read_path(to)?);
         let (from_parent, from_name) = self.removable_parent(from_dir, &from)?;
         let (parent, name) = self.walk_to_parent(dir, &to)?;
-        let Node::Tmp(parent) = parent.node else { return Err(Errno::XDEV) };
+        let ends = (from_parent, parent.node);
+        if !matches!(ends, (Spot::Tmp(_), Node::Tmp(_)) | (Spot::Data(_), Node::Data(_))) {
+            return Err(Errno::XDEV);
+        }
         if [&from_name, &name].iter().any(|name| matches!(name.as_slice(), b"" | b"." | b"..")) {
             return Err(Errno::BUSY);
         }
-        let id = self.vfs.tmp.lookup(from_parent, &from_name)?;
         let slash = from.ends_with(b"/") || to.ends_with(b"/");
+        let replace = rename_flags & NO_REPLACE == 0;
+        let (from_parent, parent) = match ends {
+            (Spot::Data(from_dir), Node::Data(dir)) => {
+                let ino = self.memory.with_data(|fs, disk| fs.lookup(disk, from_dir, &from_name))?;
+                if slash && !self.memory.data_attributes(ino)?.is_directory() {
+                    return Err(Errno::NOTDIR);
+                }
+                let (old, new) = ((from_dir, &from_name[..]), (dir, &name[..]));
+                return self.memory.with_data(|fs, disk| fs.rename(disk, old, new, replace)).map(|()| 0);
+            }
+            (Spot::Tmp(from_parent), Node::Tmp(parent)) => (from_parent, parent),
+            _ => return Err(Errno::XDEV),
+        };
+        let id = self.vfs.tmp.lookup(from_parent, &from_name)?;
         if slash && self.vfs.tmp.is_empty(id).is_err() {
             return Err(Errno::NOTDIR);
         }
-        let replace = rename_flags & NO_REPLACE == 0;
         if let Some(replaced) = self.vfs.tmp.rename((from_parent, &from_name), (parent, &name), replace)? {
             self.vfs.tmp.reap(&mut self.memory, replaced);
         }
         Ok(0)
     }
 
-    /// The node whose attributes are to change: in memory, or nothing doing.
-    fn changeable(&mut self, dir: u64, path: &[u8], last: Last) -> Result<TmpId, Errno> {
-        match self.walk_at(dir, path, last)?.node {
-            Node::Tmp(id) => Ok(id),
-            node => Err(if read_only(node) == Errno::ROFS { Errno::ROFS } else { Errno::PERM }),
+    /// The node whose attributes are to change: in memory or on `/data`, or nothing doing.
+    fn changeable(&mut self, dir: u64, path: &[u8], last: Last) -> Result<Spot, Errno> {
+        let node = self.walk_at(dir, path, last)?.node;
+        node.spot().ok_or(if read_only(node) == Errno::ROFS { Errno::ROFS } else { Errno::PERM })
+    }
+
+    fn changeable_fd(&self, fd: u64) -> Result<Spot, Errno> {
+        match self.files.get(fd)?.at.as_ref().map(|at| at.node) {
+            Some(Node::Volume(_)) => Err(Errno::ROFS),
+            node => node.and_then(Node::spot).ok_or(Errno::PERM),
         }
     }
 
-    fn changeable_fd(&self, fd: u64) -> Result<TmpId, Errno> {
-        match self.files.get(fd)?.at.as_ref().map(|at| at.node) {
-            Some(Node::Tmp(id)) => Ok(id),
-            Some(Node::Volume(_)) => Err(Errno::ROFS),
-            _ => Err(Errno::PERM),
+    fn set_mode(&mut self, spot: Spot, mode: u32) -> SysResult {
+        match spot {
+            Spot::Tmp(id) => self.vfs.tmp.set_mode(id, mode),
+            Spot::Data(ino) => self.memory.with_data(|fs, disk| fs.set_mode(disk, ino, mode as u16)),
         }
+        .map(|()| 0)
     }
 
     pub(super) fn sys_chmod(&mut self, dir: u64, path: u64, mode: u32) -> SysResult {
         let path = self.memory.read_path(path)?;
-        let id = self.changeable(dir, &path, Last::Follow)?;
-        self.vfs.tmp.set_mode(id, mode).map(|()| 0)
+        let spot = self.changeable(dir, &path, Last::Follow)?;
+        self.set_mode(spot, mode)
     }
 
     pub(super) fn sys_fchmod(&mut self, fd: u64, mode: u32) -> SysResult {
-        let id = self.changeable_fd(fd)?;
-        self.vfs.tmp.set_mode(id, mode).map(|()| 0)
+        let spot = self.changeable_fd(fd)?;
+        self.set_mode(spot, mode)
     }
 
-    /// Owners are all root, and a file in memory may be given to anybody without effect.
-    pub(super) fn sys_chown(&mut self, dir: u64, path: u64) -> SysResult {
+    /// A file of `/data` has the owner that it is given. In memory owners are all root, and a file may be given to anybody
+    /// without effect.
+    fn set_owner(&mut self, spot: Spot, uid: u32, gid: u32) -> SysResult {
+        let given = |id: u32| (id != u32::MAX).then_some(id);
+        if let Spot::Data(ino) = spot {
+            self.memory.with_data(|fs, disk| fs.set_owner(disk, ino, given(uid), given(gid)))?;
+        }
+        Ok(0)
+    }
+
+    pub(super) fn sys_chown(&mut self, dir: u64, path: u64, (uid, gid): (u32, u32), last: Last) -> SysResult {
         let path = self.memory.read_path(path)?;
-        self.changeable(dir, &path, Last::Keep).map(|_| 0)
+        let spot = self.changeable(dir, &path, last)?;
+        self.set_owner(spot, uid, gid)
     }
 
-    pub(super) fn sys_fchown(&mut self, fd: u64) -> SysResult {
-        self.changeable_fd(fd).map(|_| 0)
+    pub(super) fn sys_fchownat(&mut self, a: super::Args) -> SysResult {
+        let [dir, path, uid, gid, at_flags, _] = a;
+        let empty = at_flags & AT_EMPTY_PATH != 0 && self.memory.read_path_always(path)?.is_empty();
+        if empty && dir as u32 != AT_FDCWD as u32 {
+            return self.sys_fchown(dir, (uid as u32, gid as u32));
+        }
+        let last = if at_flags & super::AT_SYMLINK_NOFOLLOW != 0 { Last::Keep } else { Last::Follow };
+        self.sys_chown(dir, path, (uid as u32, gid as u32), last)
+    }
+
+    pub(super) fn sys_fchown(&mut self, fd: u64, (uid, gid): (u32, u32)) -> SysResult {
+        let spot = self.changeable_fd(fd)?;
+        self.set_owner(spot, uid, gid)
     }
 
     pub(super) fn sys_truncate(&mut self, path: u64, size: i64) -> SysResult {
         let size = u64::try_from(size).map_err(|_| Errno::INVAL)?;
         let path = self.memory.read_path(path)?;
-        let id = match self.walk_at(AT_FDCWD, &path, Last::Follow)?.node {
-            Node::Tmp(id) => id,
-            node => return Err(read_only(node)),
+        let node = self.walk_at(AT_FDCWD, &path, Last::Follow)?.node;
+        let id = match node.spot().ok_or(read_only(node))? {
+            Spot::Tmp(id) => id,
+            Spot::Data(ino) => {
+                return self.memory.with_data(|fs, disk| fs.truncate(disk, ino, size)).map(|()| 0);
+            }
         };
         let store = self.vfs.tmp.content(id)?;
         self.memory.truncate_store(store, size)?;
@@ -290,11 +366,18 @@ impl<M: Machine> Kernel<M> {
 
     /// Sets times as given: each in nanoseconds since 1970, or left as it is.
     fn set_times(&mut self, dir: u64, path: Option<&[u8]>, last: Last, times: [Option<u64>; 2]) -> SysResult {
-        let id = match path {
+        let spot = match path {
             Some(path) => self.changeable(dir, path, last)?,
             None => self.changeable_fd(dir)?,
         };
-        self.vfs.tmp.set_times(id, times[0], times[1]).map(|()| 0)
+        match spot {
+            Spot::Tmp(id) => self.vfs.tmp.set_times(id, times[0], times[1]),
+            Spot::Data(ino) => {
+                let [accessed, modified] = times.map(|time| time.map(data::time));
+                self.memory.with_data(|fs, disk| fs.set_times(disk, ino, accessed, modified))
+            }
+        }
+        .map(|()| 0)
     }
 
     pub(super) fn sys_utimensat(&mut self, dir: u64, path: u64, times: u64, at_flags: u64) -> SysResult {

@@ -59,6 +59,7 @@ impl<M: Machine> Kernel<M> {
         }
         self.memory.clear();
         self.vfs.tmp.reap_all(&mut self.memory);
+        self.memory.reap_data();
         self.names.clear();
         let signals = &mut self.process.signals;
         for action in signals.actions.iter_mut().filter(|action| action.handler > crate::signal::IGNORE) {

@@ -8,7 +8,7 @@ use crate::files::{Description, Object, flags};
 use crate::fs::dev::{DevKind, Device};
 use crate::fs::proc::{ProcId, ProcKind};
 use crate::fs::tmp::Kind;
-use crate::fs::{Last, Node, Walked};
+use crate::fs::{Last, Node, Spot, Walked};
 use crate::kernel::Kernel;
 use crate::machine::Machine;
 
@@ -55,22 +55,28 @@ impl<M: Machine> Kernel<M> {
             return Err(Errno::ISDIR);
         }
         let (parent, name) = self.walk_to_parent(dir, path)?;
-        let Node::Tmp(directory) = parent.node else { return Err(read_only(parent.node)) };
-        if self.vfs.tmp.lookup(directory, &name).is_ok() {
-            // A link whose target is not there.
-            return Err(Errno::NOENT);
-        }
-        let id = self.create_tmp(mode)?;
-        if let Err(error) = self.vfs.tmp.link(directory, &name, id) {
-            self.vfs.tmp.reap(&mut self.memory, id);
-            return Err(error);
-        }
+        let node = match parent.node.spot().ok_or(read_only(parent.node))? {
+            // A name that is there all the same is a link whose target is not.
+            Spot::Tmp(dir) if self.vfs.tmp.lookup(dir, &name).is_ok() => return Err(Errno::NOENT),
+            Spot::Tmp(dir) => {
+                let id = self.create_tmp(mode)?;
+                if let Err(error) = self.vfs.tmp.link(dir, &name, id) {
+                    self.vfs.tmp.reap(&mut self.memory, id);
+                    return Err(error);
+                }
+                Node::Tmp(id)
+            }
+            Spot::Data(dir) => {
+                let made = self.memory.with_data(|fs, disk| fs.create(disk, dir, Some(&name), mode as u16));
+                Node::Data(made.map_err(|error| if error == Errno::EXIST { Errno::NOENT } else { error })?)
+            }
+        };
         let mut path = parent.path;
         if path != b"/" {
             path.push(b'/');
         }
         path.extend_from_slice(&name);
-        Ok(Walked { node: Node::Tmp(id), path })
+        Ok(Walked { node, path })
     }
 
     fn create_tmp(&mut self, mode: u32) -> Result<crate::fs::tmp::TmpId, Errno> {
@@ -80,10 +86,24 @@ impl<M: Machine> Kernel<M> {
 
     fn open_unnamed(&mut self, dir: u64, path: &[u8], flags: u32, mode: u32) -> SysResult {
         let parent = self.walk_at(dir, path, Last::Follow)?;
-        let Node::Tmp(directory) = parent.node else { return Err(Errno::OPNOTSUPP) };
-        self.vfs.tmp.parent(directory)?;
+        let spot = parent.node.spot().ok_or(Errno::OPNOTSUPP)?;
+        if !self.vfs.attributes(&mut self.memory, parent.node)?.is_directory() {
+            return Err(Errno::NOTDIR);
+        }
         if flags & flags::ACCMODE == 0 {
             return Err(Errno::INVAL);
+        }
+        if let Spot::Data(dir) = spot {
+            let ino = self.memory.with_data(|fs, disk| {
+                let ino = fs.create(disk, dir, None, mode as u16)?;
+                fs.retain(disk, ino)?;
+                Ok(ino)
+            })?;
+            let at = Walked { node: Node::Data(ino), path: b"/data/#unnamed (deleted)".to_vec() };
+            let opened = self.open_walked(at, flags & !(flags::TMPFILE | flags::DIRECTORY));
+            // The description has it open now, or nobody.
+            self.memory.release_data(ino);
+            return opened;
         }
         self.open_new_tmp(b"/tmp/#unnamed (deleted)", flags, mode)
     }
@@ -148,7 +168,14 @@ impl<M: Machine> Kernel<M> {
             match at.node {
                 Node::Volume(_) if writes || flags & flags::TRUNC != 0 => return Err(Errno::ROFS),
                 Node::Volume(_) if !attributes.is_regular() => return Err(Errno::NXIO),
-                Node::Volume(_) | Node::Tmp(_) => self.open_regular(at.node)?,
+                Node::Data(_) if !attributes.is_regular() => return Err(Errno::NXIO),
+                Node::Data(_)
+                    if (writes || flags & flags::TRUNC != 0)
+                        && self.memory.machine.data_disk().is_some_and(|disk| disk.read_only) =>
+                {
+                    return Err(Errno::ROFS);
+                }
+                Node::Volume(_) | Node::Tmp(_) | Node::Data(_) => self.open_regular(at.node)?,
                 Node::Dev(id) => match id.kind() {
                     DevKind::Device(device, _) => Object::Device(device),
                     _ => return Err(Errno::NXIO),
@@ -160,11 +187,15 @@ impl<M: Machine> Kernel<M> {
                 },
             }
         };
-        if let Object::Tmp(id, store) = object
-            && flags & flags::TRUNC != 0
-        {
-            self.memory.truncate_store(store, 0)?;
-            self.vfs.tmp.touch(id);
+        match object {
+            Object::Tmp(id, store) if flags & flags::TRUNC != 0 => {
+                self.memory.truncate_store(store, 0)?;
+                self.vfs.tmp.touch(id);
+            }
+            Object::Data(ino) if flags & flags::TRUNC != 0 && attributes.size > 0 => {
+                self.memory.with_data(|fs, disk| fs.truncate(disk, ino, 0))?;
+            }
+            _ => {}
         }
         self.install(Description::new(object, Some(at), kept), close_on_exec)
     }
@@ -195,13 +226,12 @@ impl<M: Machine> Kernel<M> {
     pub(super) fn install(&mut self, description: Description, close_on_exec: bool) -> SysResult {
         let node = description.at.as_ref().map(|at| at.node);
         self.memory.check_heap()?;
-        if let Some(Node::Tmp(id)) = node {
-            self.vfs.tmp.retain(id);
+        if let Some(node) = node {
+            self.retain(node)?;
         }
         let opened = self.files.open(description, close_on_exec);
-        if let (Err(_), Some(Node::Tmp(id))) = (&opened, node) {
-            self.vfs.tmp.release(id);
-            self.vfs.tmp.reap(&mut self.memory, id);
+        if let (Err(_), Some(node)) = (&opened, node) {
+            self.release(node);
         }
         opened
     }
@@ -214,9 +244,30 @@ impl<M: Machine> Kernel<M> {
 
     /// An open file has lost its last descriptor.
     pub(super) fn closed(&mut self, description: Option<Description>) {
-        if let Some(Walked { node: Node::Tmp(id), .. }) = description.and_then(|description| description.at) {
-            self.vfs.tmp.release(id);
-            self.vfs.tmp.reap(&mut self.memory, id);
+        if let Some(at) = description.and_then(|description| description.at) {
+            self.release(at.node);
+        }
+    }
+
+    /// A file is in use, and stays if it loses its names.
+    pub(super) fn retain(&mut self, node: Node) -> Result<(), Errno> {
+        match node.spot() {
+            Some(Spot::Tmp(id)) => self.vfs.tmp.retain(id),
+            Some(Spot::Data(ino)) => self.memory.retain_data(ino)?,
+            None => {}
+        }
+        Ok(())
+    }
+
+    /// The other end of [`Kernel::retain`].
+    pub(super) fn release(&mut self, node: Node) {
+        match node.spot() {
+            Some(Spot::Tmp(id)) => {
+                self.vfs.tmp.release(id);
+                self.vfs.tmp.reap(&mut self.memory, id);
+            }
+            Some(Spot::Data(ino)) => self.memory.release_data(ino),
+            None => {}
         }
     }
 
@@ -346,6 +397,10 @@ impl<M: Machine> Kernel<M> {
                     Object::Tmp(_, store) => {
                         self.memory.store.size(store).saturating_sub(description.position)
                     }
+                    Object::Data(ino) => {
+                        let position = description.position;
+                        self.memory.data_attributes(ino)?.size.saturating_sub(position)
+                    }
                     _ => return Err(Errno::NOTTY),
                 };
                 self.memory.write_u32(argument, ready as u32).map(|()| 0)
@@ -367,8 +422,11 @@ impl<M: Machine> Kernel<M> {
     }
 
     pub(super) fn sys_fsync(&mut self, fd: u64) -> SysResult {
-        match self.files.get(fd)?.object {
-            Object::Volume(_) | Object::Tmp(..) | Object::Directory => Ok(0),
+        let description = self.files.get(fd)?;
+        let on_data = matches!(description.at, Some(Walked { node: Node::Data(_), .. }));
+        match description.object {
+            Object::Data(_) | Object::Directory if on_data => self.memory.sync_data().map(|()| 0),
+            Object::Volume(_) | Object::Tmp(..) | Object::Data(_) | Object::Directory => Ok(0),
             _ => Err(Errno::INVAL),
         }
     }

@@ -90,6 +90,10 @@ impl<M: Machine> Kernel<M> {
                 let object = Object::Tmp(*id, *store);
                 self.map_object(&object, &path, request, offset)
             }
+            Object::Data(ino) => {
+                let object = Object::Data(*ino);
+                self.map_object(&object, &path, request, offset)
+            }
             Object::Device(Device::Zero) => self.memory.map(&MapRequest { shared: false, ..*request }),
             _ => Err(Errno::NODEV),
         }
@@ -102,10 +106,11 @@ impl<M: Machine> Kernel<M> {
         Ok(0)
     }
 
-    /// After mappings of files in memory have gone: one without a name may have lost its last user.
+    /// After mappings of files in memory or of `/data` have gone: one without a name may have lost its last user.
     fn reap_if(&mut self, files: bool) {
         if files {
             self.vfs.tmp.reap_all(&mut self.memory);
+            self.memory.reap_data();
         }
     }
 
@@ -124,7 +129,7 @@ impl<M: Machine> Kernel<M> {
         at
     }
 
-    /// Mappings of files in memory are the files; there is no disk behind them.
+    /// Mappings of files in memory are the files, without a disk behind them; those of `/data` are not written.
     pub(super) fn sys_msync(&mut self, address: u64, length: u64, flags: u64) -> SysResult {
         const ASYNC_AND_SYNC: u64 = 5;
         if flags & !7 != 0 || flags & ASYNC_AND_SYNC == ASYNC_AND_SYNC {

@@ -24,6 +24,7 @@ mod write;
 
 use crate::errno::{Errno, SysResult};
 use crate::freeze::Waiting;
+use crate::fs::Last;
 use crate::kernel::{Kernel, negative};
 use crate::machine::Machine;
 
@@ -47,7 +48,9 @@ impl<M: Machine> Kernel<M> {
     pub(crate) fn system_call(&mut self) {
         let r = &self.registers;
         let (call, args) = (r.rax, [r.rdi, r.rsi, r.rdx, r.r10, r.r8, r.r9]);
-        self.vfs.tmp.set_now(self.memory.machine.realtime());
+        let now = self.memory.machine.realtime();
+        self.vfs.tmp.set_now(now);
+        self.memory.set_data_now(now);
         let before = self.options.strace.then(|| self.trace_arguments(call, &args));
         let result = self.dispatch(call, args);
         self.resume = None;
@@ -139,8 +142,9 @@ impl<M: Machine> Kernel<M> {
             89 => self.sys_readlink(AT_FDCWD, a[0], a[1], a[2]),
             90 => self.sys_chmod(AT_FDCWD, a[0], a[1] as u32),
             91 => self.sys_fchmod(a[0], a[1] as u32),
-            92 | 94 => self.sys_chown(AT_FDCWD, a[0]),
-            93 => self.sys_fchown(a[0]),
+            92 => self.sys_chown(AT_FDCWD, a[0], (a[1] as u32, a[2] as u32), Last::Follow),
+            93 => self.sys_fchown(a[0], (a[1] as u32, a[2] as u32)),
+            94 => self.sys_chown(AT_FDCWD, a[0], (a[1] as u32, a[2] as u32), Last::Keep),
             95 => Ok(u64::from(core::mem::replace(&mut self.process.umask, a[0] as u32 & 0o777))),
             96 => self.sys_gettimeofday(a[0], a[1]),
             97 => self.sys_prlimit(0, a[0], 0, a[1]),
@@ -179,7 +183,8 @@ impl<M: Machine> Kernel<M> {
             158 => self.sys_arch_prctl(a[0], a[1]),
             160 => self.sys_prlimit(0, a[0], a[1], 0),
             161 => Err(Errno::PERM),
-            162 => Ok(0),
+            // sync tells nobody how it went.
+            162 => Ok(self.memory.sync_data().map_or(0, |()| 0)),
             // Extended attributes: no file has any.
             188..=190 | 197..=199 => Err(Errno::OPNOTSUPP),
             191..=196 => self.sys_xattr(call, a[0]),
@@ -198,7 +203,7 @@ impl<M: Machine> Kernel<M> {
             235 => self.sys_utimes(AT_FDCWD, a[0], a[1]),
             257 => self.sys_open(a[0], a[1], a[2] as u32, a[3] as u32),
             258 => self.sys_mkdir(a[0], a[1], a[2] as u32),
-            260 => self.sys_chown(a[0], a[1]),
+            260 => self.sys_fchownat(a),
             261 => self.sys_utimes(a[0], a[1], a[2]),
             262 => self.sys_stat(a[0], a[1], a[2], a[3]),
             263 => self.sys_unlink(a[0], a[1], a[2]),

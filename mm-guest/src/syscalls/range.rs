@@ -1,7 +1,7 @@
 //! Positions and lengths of files, and bytes that move between files within the kernel.
 
 use super::Args;
-use super::read::{CHUNK, Handle, MAX_COUNT};
+use super::read::{CHUNK, MAX_COUNT};
 use crate::errno::{Errno, SysResult};
 use crate::files::{Object, flags};
 use crate::fs::dev::Device;
@@ -12,8 +12,13 @@ use crate::vm::StoreId;
 impl<M: Machine> Kernel<M> {
     pub(super) fn sys_lseek(&mut self, fd: u64, offset: i64, whence: u64) -> SysResult {
         let description = self.files.get(fd)?;
-        let (size, store) = match &description.object {
+        let (position, object) = (description.position, &description.object);
+        let (size, store) = match object {
             Object::Volume(inode) => (inode.size, None),
+            Object::Data(ino) => {
+                let ino = *ino;
+                return self.seek_data(fd, ino, offset, whence);
+            }
             Object::Tmp(_, store) => (self.memory.store.size(*store), Some(*store)),
             Object::Text(text) => (text.len() as u64, None),
             Object::Directory => (0, None),
@@ -28,7 +33,7 @@ impl<M: Machine> Kernel<M> {
         };
         let from = match whence {
             0 => 0,
-            1 => description.position,
+            1 => position,
             2 => size,
             // SEEK_DATA and SEEK_HOLE: a file of the volume is taken for data all through.
             3 | 4 => {
@@ -41,6 +46,27 @@ impl<M: Machine> Kernel<M> {
                     None => size,
                     Some(store) => self.seek_store(store, at, size, whence == 3)?,
                 };
+                self.files.get_mut(fd)?.position = position;
+                return Ok(position);
+            }
+            _ => return Err(Errno::INVAL),
+        };
+        let position =
+            from.checked_add_signed(offset).filter(|at| *at <= i64::MAX as u64).ok_or(Errno::INVAL)?;
+        self.files.get_mut(fd)?.position = position;
+        Ok(position)
+    }
+
+    /// The same on `/data`, whose holes are known to its filesystem.
+    fn seek_data(&mut self, fd: u64, ino: ext3::Ino, offset: i64, whence: u64) -> SysResult {
+        let from = match whence {
+            0 => 0,
+            1 => self.files.get(fd)?.position,
+            2 => self.memory.data_attributes(ino)?.size,
+            3 | 4 => {
+                let at = u64::try_from(offset).map_err(|_| Errno::NXIO)?;
+                let found = self.memory.with_data(|fs, disk| fs.seek(disk, ino, at, whence == 3))?;
+                let position = found.ok_or(Errno::NXIO)?;
                 self.files.get_mut(fd)?.position = position;
                 return Ok(position);
             }
@@ -100,14 +126,14 @@ impl<M: Machine> Kernel<M> {
         if at.is_none() {
             self.files.get_mut(from)?.position = start + done;
         }
-        if to_at.is_none() && matches!(sink, Handle::Tmp(..)) {
+        if to_at.is_none() && sink.is_writable() {
             self.files.get_mut(to)?.position = to_start + done;
         }
         Ok(done)
     }
 
     pub(super) fn sys_sendfile(&mut self, to: u64, from: u64, offset: u64, count: u64) -> SysResult {
-        if !matches!(self.handle(from)?, Handle::Volume(_) | Handle::Tmp(..)) {
+        if !self.handle(from)?.is_regular() {
             return Err(Errno::INVAL);
         }
         if self.files.get(to)?.flags & flags::APPEND != 0 {
@@ -124,8 +150,7 @@ impl<M: Machine> Kernel<M> {
 
     pub(super) fn sys_copy_file_range(&mut self, a: Args) -> SysResult {
         let [from, from_offset, to, to_offset, count, range_flags] = a;
-        let regular = |handle| matches!(handle, Handle::Volume(_) | Handle::Tmp(..));
-        if range_flags != 0 || !regular(self.handle(from)?) || !regular(self.handle(to)?) {
+        if range_flags != 0 || !self.handle(from)?.is_regular() || !self.handle(to)?.is_regular() {
             return Err(Errno::INVAL);
         }
         if self.files.get(to)?.flags & flags::APPEND != 0 {
@@ -155,6 +180,9 @@ impl<M: Machine> Kernel<M> {
                 self.vfs.tmp.touch(id);
                 Ok(0)
             }
+            Object::Data(ino) if description.writable() => {
+                self.memory.with_data(|fs, disk| fs.truncate(disk, ino, size)).map(|()| 0)
+            }
             _ => Err(Errno::INVAL),
         }
     }
@@ -164,6 +192,10 @@ impl<M: Machine> Kernel<M> {
         const PUNCH_HOLE: u64 = 2;
         const ZERO_RANGE: u64 = 16;
         let description = self.files.get(fd)?;
+        if let (Object::Data(ino), true) = (&description.object, description.writable()) {
+            let ino = *ino;
+            return self.allocate_data(ino, mode, start, length);
+        }
         let Object::Tmp(id, store) = description.object else {
             return Err(if matches!(description.object, Object::PipeWriter(_)) {
                 Errno::SPIPE
@@ -194,6 +226,29 @@ impl<M: Machine> Kernel<M> {
             _ => return Err(Errno::OPNOTSUPP),
         }
         self.vfs.tmp.touch(id);
+        Ok(0)
+    }
+
+    /// The same on `/data`. Its format has no blocks behind a file's end, so none are kept there.
+    fn allocate_data(&mut self, ino: ext3::Ino, mode: u64, start: u64, length: u64) -> SysResult {
+        const KEEP_SIZE: u64 = 1;
+        const PUNCH_HOLE: u64 = 2;
+        const ZERO_RANGE: u64 = 16;
+        let end = start.checked_add(length).filter(|end| *end <= ext3::MAX_SIZE).ok_or(Errno::FBIG)?;
+        let size = self.memory.data_attributes(ino)?.size;
+        match mode & !KEEP_SIZE {
+            _ if length == 0 => return Err(Errno::INVAL),
+            PUNCH_HOLE if mode & KEEP_SIZE != 0 => {
+                self.memory.with_data(|fs, disk| fs.punch(disk, ino, start, end))?;
+            }
+            0 | ZERO_RANGE if mode & KEEP_SIZE == 0 || end <= size => {
+                if mode & ZERO_RANGE != 0 {
+                    self.memory.with_data(|fs, disk| fs.punch(disk, ino, start, end))?;
+                }
+                self.memory.with_data(|fs, disk| fs.reserve(disk, ino, start, end))?;
+            }
+            _ => return Err(Errno::OPNOTSUPP),
+        }
         Ok(0)
     }
 }

@@ -19,11 +19,24 @@ pub(super) const CHUNK: usize = 4096;
 pub(super) enum Handle {
     Volume(erofs::Inode),
     Tmp(TmpId, StoreId),
+    Data(ext3::Ino),
     Text,
     Device(Device),
     PipeReader(u32),
     PipeWriter(u32),
     Event,
+}
+
+impl Handle {
+    /// A regular file.
+    pub(super) fn is_regular(&self) -> bool {
+        matches!(self, Self::Volume(_)) || self.is_writable()
+    }
+
+    /// A regular file that can be changed.
+    pub(super) fn is_writable(&self) -> bool {
+        matches!(self, Self::Tmp(..) | Self::Data(_))
+    }
 }
 
 impl<M: Machine> Kernel<M> {
@@ -33,6 +46,7 @@ impl<M: Machine> Kernel<M> {
             // What is secret can only be mapped.
             Object::Tmp(_, store) if self.memory.store.is_secret(*store) => return Err(Errno::INVAL),
             Object::Tmp(id, store) => Handle::Tmp(*id, *store),
+            Object::Data(ino) => Handle::Data(*ino),
             Object::Text(_) => Handle::Text,
             Object::Device(device) => Handle::Device(*device),
             Object::PipeReader(pipe) => Handle::PipeReader(*pipe),
@@ -54,6 +68,7 @@ impl<M: Machine> Kernel<M> {
         match handle {
             Handle::Volume(inode) => self.read_object(&Object::Volume(inode), at, to),
             Handle::Tmp(id, store) => self.read_object(&Object::Tmp(id, store), at, to),
+            Handle::Data(ino) => self.read_object(&Object::Data(ino), at, to),
             Handle::Text => {
                 let Object::Text(text) = &self.files.get(fd)?.object else { return Err(Errno::BADF) };
                 let rest = text.get(usize::try_from(at).unwrap_or(usize::MAX)..).unwrap_or_default();
@@ -145,7 +160,7 @@ impl<M: Machine> Kernel<M> {
         }
         let (count, start) = (count.min(MAX_COUNT), at.unwrap_or(description.position));
         let handle = self.handle(fd)?;
-        let file = matches!(handle, Handle::Volume(_) | Handle::Tmp(..) | Handle::Text);
+        let file = handle.is_regular() || matches!(handle, Handle::Text);
         let stream =
             matches!(handle, Handle::Device(Device::Console) | Handle::PipeReader(_) | Handle::Event);
         if at.is_some() && (stream || matches!(handle, Handle::PipeWriter(_))) {

@@ -3,6 +3,7 @@
 use super::{AT_EMPTY_PATH, AT_FDCWD, AT_SYMLINK_NOFOLLOW};
 use crate::errno::{Errno, SysResult};
 use crate::files::Object;
+use crate::fs::data::DATA_DEVICE;
 use crate::fs::dev::Device;
 use crate::fs::proc::{ProcId, ProcKind};
 use crate::fs::{Attributes, Last, Node, VOLUME_DEVICE};
@@ -135,7 +136,12 @@ impl<M: Machine> Kernel<M> {
             return Err(Errno::INVAL);
         }
         let attributes = self.attributes_at(dir, path, at_flags)?;
-        if mode & 2 != 0 && attributes.device == VOLUME_DEVICE {
+        let read_only = match attributes.device {
+            VOLUME_DEVICE => true,
+            DATA_DEVICE => self.memory.machine.data_disk().is_some_and(|disk| disk.read_only),
+            _ => false,
+        };
+        if mode & 2 != 0 && read_only {
             return Err(Errno::ROFS);
         }
         if mode & 1 != 0 && !attributes.is_directory() && attributes.mode & 0o111 == 0 {
@@ -175,7 +181,12 @@ impl<M: Machine> Kernel<M> {
         const TMPFS: u64 = 0x0102_1994;
         const PROC: u64 = 0x9fa0;
         const PIPEFS: u64 = 0x5049_5045;
+        const EXT3: u64 = 0xef53;
         const READ_ONLY: u64 = 1;
+        let usage = match node {
+            Some(Node::Data(_)) => self.memory.with_data(|fs, disk| fs.usage(disk))?,
+            _ => ext3::Usage::default(),
+        };
         let store = &self.memory.store;
         let room = store.limit().saturating_sub(store.frames_held());
         let room = room.min(self.memory.machine.frames().available);
@@ -185,10 +196,11 @@ impl<M: Machine> Kernel<M> {
                 (EROFS, self.vfs.volume.blocks(), 0, self.vfs.volume.inodes(), READ_ONLY)
             }
             Some(Node::Tmp(_) | Node::Dev(_)) => (TMPFS, store.limit(), room, 65536, 0),
+            Some(Node::Data(_)) => (EXT3, usage.blocks, usage.free_blocks, usage.inodes, 0),
             Some(Node::Proc(_)) => (PROC, 0, 0, 0, 0),
             None => (PIPEFS, 0, 0, 0, 0),
         };
-        words[..7].copy_from_slice(&[kind, 4096, blocks, free, free, files, 0]);
+        words[..7].copy_from_slice(&[kind, 4096, blocks, free, free, files, usage.free_inodes]);
         // f_fsid is word 7; then f_namelen, f_frsize, f_flags.
         words[8..11].copy_from_slice(&[255, 4096, mount]);
         self.memory.write_words(buffer, &words).map(|()| 0)

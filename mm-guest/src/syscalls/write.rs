@@ -26,6 +26,7 @@ impl<M: Machine> Kernel<M> {
                 self.vfs.tmp.touch(id);
                 Ok(written)
             }
+            Handle::Data(ino) => self.memory.with_data(|fs, disk| fs.write(disk, ino, at, from)),
             Handle::Device(Device::Null | Device::Zero | Device::Random) => Ok(from.len()),
             Handle::Device(Device::Full) => Err(Errno::NOSPC),
             Handle::Device(Device::Console) => {
@@ -72,6 +73,7 @@ impl<M: Machine> Kernel<M> {
             return Err(Errno::BADF);
         }
         let append = description.flags & flags::APPEND != 0;
+        let durable = description.flags & flags::DSYNC != 0;
         let (count, position) = (count.min(MAX_COUNT), description.position);
         let handle = self.handle(fd)?;
         let stream =
@@ -81,13 +83,14 @@ impl<M: Machine> Kernel<M> {
         }
         let start = match handle {
             Handle::Tmp(_, store) if append => self.memory.store.size(store),
+            Handle::Data(ino) if append => self.memory.data_attributes(ino)?.size,
             _ => at.unwrap_or(position),
         };
         let mut chunk = [0; CHUNK];
         let mut done = 0;
         while done < count {
             let here = start.wrapping_add(done);
-            let within = if matches!(handle, Handle::Tmp(..)) { here as usize % CHUNK } else { 0 };
+            let within = if handle.is_writable() { here as usize % CHUNK } else { 0 };
             let length = ((count - done) as usize).min(CHUNK - within);
             let part = &mut chunk[..length];
             let result = self
@@ -105,10 +108,13 @@ impl<M: Machine> Kernel<M> {
                 Err(_) => break,
             }
         }
-        if at.is_none() && matches!(handle, Handle::Tmp(..)) {
+        if at.is_none() && handle.is_writable() {
             self.files.get_mut(fd)?.position = start + done;
         }
         self.process.bytes_written += done;
+        if durable && matches!(handle, Handle::Data(_)) {
+            self.memory.sync_data()?;
+        }
         Ok(done)
     }
 

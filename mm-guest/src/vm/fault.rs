@@ -26,6 +26,8 @@ pub(crate) enum Fault {
     BeyondEnd,
     /// The page cannot be read from the volume, or M1 is gone: SIGBUS, `BUS_OBJERR`.
     Volume(VolumeError),
+    /// The page cannot be read from the disk behind `/data`: SIGBUS, `BUS_OBJERR`.
+    Disk,
     /// No frame is left: SIGBUS, `BUS_ADRERR`.
     NoMemory,
 }
@@ -45,6 +47,8 @@ pub(crate) enum Decision {
     Stored { file: StoreId, page: u64, shared: bool },
     /// A freeze has not captured it yet: what it was stays for that, and the program goes on in a new frame.
     Preserve,
+    /// Give it a copy of this page of a file of `/data`.
+    Data { file: ext3::Ino, page: u64 },
     /// The entry allows it already, or lagged behind the mapping: set it again.
     Again,
     /// Tell the program.
@@ -92,6 +96,9 @@ pub(crate) fn decide(
         (Presence::Absent, Backing::Stored { file, file_page, shared, .. }) => {
             Decision::Stored { file, page: file_page + page - vma.start, shared }
         }
+        (Presence::Absent, Backing::Data { file, file_page, .. }) => {
+            Decision::Data { file, page: file_page + page - vma.start }
+        }
     }
 }
 
@@ -123,7 +130,10 @@ impl<M: Machine> Memory<M> {
 
     /// Serves a fault of the program, or of the kernel on its behalf.
     pub(crate) fn fault(&mut self, address: u64, access: Access) -> Result<(), Fault> {
-        let served = self.serve(address, access);
+        let mut served = self.serve(address, access);
+        if served == Err(Fault::NoMemory) && self.shrink_data() {
+            served = self.serve(address, access);
+        }
         let FaultCounts { total, refused, .. } = &mut self.counts;
         *total += 1;
         *refused += u64::from(served.is_err());
@@ -161,6 +171,7 @@ impl<M: Machine> Memory<M> {
             Decision::Stored { file, page: file_page, shared } => {
                 self.show_stored(&vma, page, file, file_page, shared)
             }
+            Decision::Data { file, page: file_page } => self.show_data(&vma, page, file, file_page),
             Decision::Again => self.set_again(&vma, page, now),
         }
     }
@@ -284,6 +295,21 @@ impl<M: Machine> Memory<M> {
                 Err(Fault::NoMemory)
             }
         }
+    }
+
+    fn show_data(&mut self, vma: &Vma, page: u64, file: ext3::Ino, file_page: u64) -> Result<(), Fault> {
+        let mut bytes = [0; 4096];
+        let read = self.with_data(|fs, disk| fs.read(disk, file, file_page * PAGE_SIZE, &mut bytes));
+        match read {
+            Ok(0) => return Err(Fault::BeyondEnd),
+            Ok(_) => {}
+            Err(Errno::NOMEM) => return Err(Fault::NoMemory),
+            Err(_) => return Err(Fault::Disk),
+        }
+        let frame = self.machine.allocate_unfilled().map_err(|_| Fault::NoMemory)?;
+        self.machine.write_frame(&frame, 0, &bytes);
+        self.counts.copied += 1;
+        self.put_private(vma, page, frame)
     }
 
     fn show_stored(

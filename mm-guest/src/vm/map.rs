@@ -137,9 +137,12 @@ impl<M: Machine> Memory<M> {
         if !self.vmas.covers(range.clone()) {
             return Err(Errno::NOMEM);
         }
-        // The volume is never writable, so a shared mapping of it does not become so.
-        let refused =
-            |vma: &Vma| rights.write() && vma.shared && matches!(vma.backing, Backing::Volume { .. });
+        // The volume is never writable, and files of `/data` not by a mapping, so a shared mapping of them does not become so.
+        let refused = |vma: &Vma| {
+            rights.write()
+                && vma.shared
+                && matches!(vma.backing, Backing::Volume { .. } | Backing::Data { .. })
+        };
         if self.vmas.overlapping(range.clone()).any(refused) {
             return Err(Errno::ACCES);
         }

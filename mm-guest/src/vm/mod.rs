@@ -26,6 +26,7 @@ pub(crate) use vma::{Backing, NameId, Rights, StoreId, Vma, VmaSet};
 pub(crate) use self::resident::Presence;
 use self::resident::Resident;
 use crate::errno::Errno;
+use crate::fs::data::Data;
 use crate::machine::{Machine, SharedPage};
 use crate::page::{PAGE_SIZE, UserPage, VolumePage};
 
@@ -101,6 +102,8 @@ pub(crate) struct Memory<M: Machine> {
     resident: Resident,
     /// Contents of files in memory.
     pub(crate) store: Store<M::Frame>,
+    /// `/data`, if there is a disk for it.
+    pub(crate) data: Option<Data<M::Frame>>,
     pub(crate) counts: FaultCounts,
     /// Pages mapped around a fault, a power of two up to [`BATCH`]; 1 is none.
     pub(crate) fault_around: u64,
@@ -124,6 +127,7 @@ impl<M: Machine> Memory<M> {
             vmas: VmaSet::default(),
             resident: Resident::default(),
             store,
+            data: None,
             counts: FaultCounts::default(),
             fault_around: fault_around.clamp(1, BATCH as u64),
             heap: 0..0,
@@ -269,10 +273,17 @@ impl<M: Machine> Memory<M> {
             .any(|vma| matches!(vma.backing, Backing::Stored { file: shown, .. } if shown == file))
     }
 
-    /// Whether a mapping in the range shows a file in memory.
+    /// Whether a mapping shows this file of `/data`.
+    pub(crate) fn shows_data(&self, file: ext3::Ino) -> bool {
+        self.vmas.iter().any(|vma| matches!(vma.backing, Backing::Data { file: shown, .. } if shown == file))
+    }
+
+    /// Whether a mapping in the range shows a file in memory or of `/data`.
     pub(crate) fn shows_files(&self, address: u64, length: u64) -> bool {
         let Some(range) = crate::page::pages(crate::page::round_down(address), length) else { return false };
-        self.vmas.overlapping(range).any(|vma| matches!(vma.backing, Backing::Stored { .. }))
+        self.vmas
+            .overlapping(range)
+            .any(|vma| matches!(vma.backing, Backing::Stored { .. } | Backing::Data { .. }))
     }
 
     /// Puts a page with these bytes where an absent page of a private mapping is, whatever its rights.

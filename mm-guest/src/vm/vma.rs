@@ -99,6 +99,13 @@ pub(crate) enum Backing {
         shared: bool,
         name: NameId,
     },
+    /// A file of `/data`: pages are copies.
+    Data {
+        #[serde(with = "crate::fs::data::ino")]
+        file: ext3::Ino,
+        file_page: u64,
+        name: NameId,
+    },
 }
 
 impl Backing {
@@ -120,6 +127,7 @@ impl Backing {
             Self::Stored { file, file_page, shared, name } => {
                 Self::Stored { file, file_page: file_page + pages, shared, name }
             }
+            Self::Data { file, file_page, name } => Self::Data { file, file_page: file_page + pages, name },
         }
     }
 }

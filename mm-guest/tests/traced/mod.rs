@@ -12,8 +12,8 @@ use std::os::unix::fs::FileExt;
 use std::time::{Duration, Instant, SystemTime};
 
 use mm_guest::{
-    Exit, FrameCount, FreezeAnswer, FreezeStep, Lent, Machine, NotThere, OutOfFrames, ProcessorTime, Prot,
-    Registers, SharedMap, SharedPage, Source, UserPage, VolumeError, VolumePage,
+    DataDisk, DiskFailed, Exit, FrameCount, FreezeAnswer, FreezeStep, Lent, Machine, NotThere, OutOfFrames,
+    ProcessorTime, Prot, Registers, SharedMap, SharedPage, Source, UserPage, VolumeError, VolumePage,
 };
 use mm_proto::{FROZEN_FIRST, SnapshotInfo};
 
@@ -72,6 +72,8 @@ pub(crate) struct Traced {
     offset: u64,
     /// M1 orders a freeze at the next wait.
     pub(crate) order_while_waiting: bool,
+    /// The disk behind `/data`.
+    pub(crate) disk: Option<File>,
 }
 
 impl Traced {
@@ -114,6 +116,7 @@ impl Traced {
             attached: None,
             offset: 0,
             order_while_waiting: false,
+            disk: None,
         })
     }
 
@@ -532,6 +535,35 @@ impl Machine for Traced {
     fn console_ready(&mut self) -> bool {
         !self.input.is_empty()
     }
+
+    fn data_disk(&self) -> Option<DataDisk> {
+        let disk = self.disk.as_ref()?;
+        Some(DataDisk { blocks: disk.metadata().unwrap().len() / 4096, read_only: false })
+    }
+
+    fn disk_read(&mut self, first: u64, to: &[Frame]) -> Result<(), DiskFailed> {
+        for (frame, block) in to.iter().zip(first..) {
+            let mut bytes = [0; 4096];
+            self.disk.as_ref().unwrap().read_exact_at(&mut bytes, block * 4096).unwrap();
+            self.write_frame(frame, 0, &bytes);
+        }
+        Ok(())
+    }
+
+    fn disk_write(&mut self, first: u64, from: &[&Frame]) -> Result<(), DiskFailed> {
+        for (frame, block) in from.iter().zip(first..) {
+            let mut bytes = [0; 4096];
+            self.read_frame(frame, 0, &mut bytes);
+            self.disk.as_ref().unwrap().write_all_at(&bytes, block * 4096).unwrap();
+        }
+        Ok(())
+    }
+
+    fn disk_flush(&mut self) -> Result<(), DiskFailed> {
+        Ok(())
+    }
+
+    fn disk_discard(&mut self, _first: u64, _count: u64) {}
 }
 
 /// The same without writing.

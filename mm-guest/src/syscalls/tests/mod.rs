@@ -1,5 +1,6 @@
 //! System calls on the fake machine, with a small EROFS image as the root.
 
+mod data;
 mod files;
 mod hostile;
 mod process;
@@ -37,9 +38,13 @@ impl Guest {
     pub(crate) fn with(image: &[u8], frames: u64) -> Self {
         let mut volume = image.to_vec();
         volume.resize(volume.len().next_multiple_of(4096), 0);
-        let Ok(mut kernel) = Kernel::new(Fake::new(frames, volume), Options::default()) else {
+        let Ok(kernel) = Kernel::new(Fake::new(frames, volume), Options::default()) else {
             panic!("the image is no root");
         };
+        Self::beside(kernel)
+    }
+
+    pub(crate) fn beside(mut kernel: Kernel<Fake>) -> Self {
         let request = MapRequest::anonymous(SCRATCH_PAGES * PAGE_SIZE, Rights::READ_WRITE);
         kernel.memory.map(&MapRequest { uncharged: true, ..request }.at(SCRATCH)).unwrap();
         Self { kernel, strings: SCRATCH }
