@@ -1,11 +1,12 @@
 //! Clients come and go: what dom0 says about their devices, and what M1 does about it.
 
-use mm_engine::{ClientId, ClientState, Refusal, SnapshotId, VolumeId};
+use mm_engine::{ClientId, ClientState, Refusal, SnapshotId};
 use mm_store::{CreateRefused, Lifetime, OpenRefused, OverlayId};
 use xen_drivers::Frame;
 use xen_drivers::vbdback::{BlockOffer, DeviceId, Event, Info, MapOffer};
 use xen_sys::DomId;
 
+use crate::block::{Below, Image};
 use crate::m1::M1;
 use crate::refusals::Reason;
 use crate::snapshots::Target;
@@ -20,7 +21,28 @@ struct Base {
     pages: u64,
 }
 
+/// A device over a snapshot.
+#[derive(Clone, Copy)]
+struct OverSnapshot {
+    snapshot: SnapshotId,
+    /// The place of the version of the volume.
+    volume: usize,
+    /// Where it is the volume that the snapshot lies over: the info page.
+    page: Option<Frame>,
+    identity: [u8; 16],
+    image: Option<Image>,
+}
+
 impl M1 {
+    /// The instants that have come: what clients have written to their disks belongs to their snapshots.
+    pub(crate) fn instants_turn(&mut self, now: u64) {
+        // As many as there can be snapshots.
+        while let Some((snapshot, domain)) = self.snapshots.take_instant() {
+            let (block, mut hands) = self.block_and_hands();
+            block.freeze(domain, snapshot, &mut hands, now);
+        }
+    }
+
     /// Moves all devices on, and does what follows.
     pub(crate) fn backend_turn(&mut self, now: u64) {
         for _ in 0..EVENTS {
@@ -94,39 +116,56 @@ impl M1 {
     /// `Err(None)`: not known yet.
     fn accept(&mut self, device: DeviceId, info: &Info) -> Result<(), Option<Reason>> {
         let Target { volume: target, snapshot, overlay } = Target::parse(info.params.as_str());
-        if snapshot.is_some() && overlay.is_some() {
-            return Err(Some(Reason::NotSupported));
-        }
-        let named = snapshot.map(|name| {
-            self.volumes.iter().find(|volume| volume.name == target).ok_or(Some(Reason::UnknownVolume))?;
-            self.snapshots.find(self.volumes, target, name).ok_or(Some(Reason::UnknownSnapshot))
-        });
-        let named = named.transpose()?;
+        let over = snapshot.map(|name| self.over_snapshot(target, name, info.devid)).transpose()?;
         // A snapshot lies over one version of its volume.
-        let volume = match named {
-            Some(slot) => slot.volume,
+        let volume = match over {
+            Some(over) => over.volume,
             None => self.version_for(device, target, overlay)?,
         };
         let facts = &self.volumes[volume];
         let id = facts.id.ok_or(Some(Reason::VolumeUnusable))?;
-        let page = self.infos[volume].ok_or(Some(Reason::VolumeUnusable))?;
-        let (snapshot, page) = match named {
-            None => (None, page),
-            Some(slot) => {
-                let page = self.snapshots.info(slot.id).ok_or(Some(Reason::SnapshotNotReady))?;
-                (Some(slot.id), page)
-            }
-        };
+        let page = over.and_then(|over| over.page).or(self.infos[volume]);
+        let page = page.ok_or(Some(Reason::VolumeUnusable))?;
+        let snapshot = over.filter(|over| over.page.is_some()).map(|over| over.snapshot);
         let offer = self.block.offer(facts, info, overlay.is_some()).ok_or(Some(Reason::TooLarge))?;
-        let base = Base { identity: volumes::digest(&facts.identity, facts.pages), pages: facts.pages };
+        let identity = volumes::digest(&facts.identity, facts.pages);
+        let identity = over.map_or(identity, |over| volumes::digest_over(identity, over.identity));
+        let base = Base { identity, pages: facts.pages };
+        let below = Below {
+            base: id,
+            pages: facts.pages,
+            snapshot: over.map(|over| over.snapshot),
+            image: over.and_then(|over| over.image),
+        };
         let overlay = overlay.map(|name| self.overlay(device, name, base)).transpose()?;
-        let accepted = self.accept_over(device, info, volume, id, snapshot, page, offer, overlay);
+        let accepted = self.accept_over(device, info, volume, below, snapshot, page, offer, overlay);
         if let (Err(_), Some(overlay), Some(overlays)) = (&accepted, overlay, &mut self.overlays)
             && self.block.overlay_of(device).is_none()
         {
             overlays.close(overlay);
         }
         accepted
+    }
+
+    /// What `VOLUME@NAME` is for this device: the snapshot's own volume, or a disk that the client had besides.
+    fn over_snapshot(&self, volume: &str, name: &str, devid: u32) -> Result<OverSnapshot, Option<Reason>> {
+        self.volumes.iter().find(|facts| facts.name == volume).ok_or(Some(Reason::UnknownVolume))?;
+        let own = self.snapshots.find(self.volumes, volume, name);
+        let disk = self.snapshots.find_disk(self.volumes, volume, name, devid);
+        // Names are one's own over each volume: another client's disk of the same name is not this one's.
+        let disk = disk.filter(|(slot, _)| own.is_none_or(|own| own.id == slot.id));
+        let slot = own.or(disk.map(|(slot, _)| slot)).ok_or(Some(Reason::UnknownSnapshot))?;
+        if !slot.ready {
+            return Err(Some(Reason::SnapshotNotReady));
+        }
+        let over = own.map_or_else(|| disk.map_or(slot.volume, |(_, disk)| disk.volume), |own| own.volume);
+        Ok(OverSnapshot {
+            snapshot: slot.id,
+            volume: over,
+            page: own.and_then(|own| self.snapshots.info(own.id)),
+            identity: slot.identity,
+            image: disk.filter(|(_, disk)| disk.volume == over).and_then(|(_, disk)| disk.image),
+        })
     }
 
     /// The overlay of this name, which is made if there is none.
@@ -164,7 +203,7 @@ impl M1 {
         device: DeviceId,
         info: &Info,
         volume: usize,
-        id: VolumeId,
+        below: Below,
         snapshot: Option<SnapshotId>,
         page: Frame,
         offer: BlockOffer,
@@ -172,8 +211,8 @@ impl M1 {
     ) -> Result<(), Option<Reason>> {
         let client = self.client_of(info.domain)?;
         let ring = match snapshot {
-            None => self.engine.attach(client, id),
-            Some(snapshot) => self.engine.attach_snapshot(client, id, snapshot),
+            None => self.engine.attach(client, below.base),
+            Some(snapshot) => self.engine.attach_snapshot(client, below.base, snapshot),
         };
         let ring = ring.map_err(|refusal| {
             Some(match refusal {
@@ -196,11 +235,9 @@ impl M1 {
             return Err(Some(reason));
         }
         if let Some((ring, port, info_page)) = self.devices.published(device.index()) {
-            let facts = &mut self.volumes[volume];
-            facts.used = true;
-            let pages = facts.pages;
+            self.volumes[volume].used = true;
             let (block, mut hands) = self.block_and_hands();
-            block.add(device, info, volume, (id, pages), overlay, &mut hands);
+            block.add(device, info, volume, below, overlay, &mut hands);
             self.backend.accept(device, Some(MapOffer { ring, port, info_page }), Some(offer));
         }
         Ok(())

@@ -60,8 +60,7 @@ impl Hands<'_> {
                 Effect::Hot { snapshot, page, bitmap } => {
                     self.snapshots.hot(*snapshot, *page, bitmap, self.clock.now_ns());
                 }
-                // What a client has written over its volume is not part of a snapshot yet.
-                Effect::Instant(_) => {}
+                Effect::Instant(snapshot) => self.snapshots.instant(*snapshot),
             }
         }
         copied_any

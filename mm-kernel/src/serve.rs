@@ -50,6 +50,7 @@ impl M1 {
         self.disks_turn();
         let _ = self.overlays_turn();
         let mut more = self.devices_turn(now);
+        self.instants_turn(now);
         more |= self.block_turn(now);
         more |= self.engine_turn();
         // What the blocks that were written lead to goes out in this turn.

@@ -172,6 +172,19 @@ pub fn digest(identity: &VolumeIdentity, pages: u64) -> [u8; 16] {
     digest
 }
 
+/// What an overlay over a snapshot of such a base remembers it by.
+#[must_use]
+pub fn digest_over(base: [u8; 16], snapshot: [u8; 16]) -> [u8; 16] {
+    let mut bytes = [0; 32];
+    bytes[..16].copy_from_slice(&base);
+    bytes[16..].copy_from_slice(&snapshot);
+    let mut digest = [0; 16];
+    for (lane, out) in digest.chunks_exact_mut(8).enumerate() {
+        out.copy_from_slice(&fnv(&bytes, lane).to_le_bytes());
+    }
+    digest
+}
+
 /// FNV-1a of the page, started differently for each lane.
 fn fnv(bytes: &[u8], lane: usize) -> u64 {
     let start = 0xcbf2_9ce4_8422_2325_u64 ^ (lane as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);

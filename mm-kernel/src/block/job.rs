@@ -17,6 +17,8 @@ pub(crate) struct Job {
     pub(super) starved: Option<u64>,
     /// When it was taken from the ring.
     pub(super) taken_ns: u64,
+    /// It changes the disk, and has begun to.
+    pub(super) begun: bool,
     /// Of a barrier, how far it is.
     pub(super) stage: Stage,
     /// What tells it from others that were at its place.
@@ -49,6 +51,7 @@ impl Job {
             ahead: None,
             starved: None,
             taken_ns: now,
+            begun: false,
             stage: Stage::Drain,
             serial,
             on_its_way: 0,

@@ -119,6 +119,13 @@ fn begin(disk: &GuestDisk, overlay: OverlayId, block: u64, whole: bool, hands: &
             return Try::Wait;
         }
         below = locate(disk, None, block, hands);
+        if let Located::Index(source) = below {
+            return match fetch(source, 0, hands) {
+                Wanted::Resident(_) | Wanted::Reading => Try::Wait,
+                Wanted::Failed => Try::Refused,
+                Wanted::NoRoom => Try::NoRoom,
+            };
+        }
         if let Located::At(source) = below {
             match fetch(source, 0, hands) {
                 Wanted::Resident(_) => {}
@@ -154,7 +161,7 @@ fn begin(disk: &GuestDisk, overlay: OverlayId, block: u64, whole: bool, hands: &
             to.words.zero();
             true
         }
-        (Located::Nowhere, Some(_)) => whole,
+        (Located::Nowhere | Located::Index(_), Some(_)) => whole,
     };
     if copied {
         return Try::Begun(Begun { place, frame });

@@ -7,12 +7,14 @@
 mod barrier;
 mod close;
 mod figures;
+mod freeze;
+mod image;
 mod job;
 mod keep;
 mod read;
 mod write;
 
-use mm_engine::{FrameId, VolumeId};
+use mm_engine::{FrameId, SnapshotId, VolumeId};
 use mm_store::{Hidden, OverlayId, ZeroRow};
 use xen::ForeignPages;
 use xen_drivers::blkback::{BlockRing, OpenError, Operation, Status};
@@ -25,6 +27,8 @@ use crate::overlays::{Asker, Finished};
 use crate::volumes::VolumeFacts;
 use barrier::Part;
 pub(crate) use figures::{ALL_BOUNDS, CLIENT_BOUNDS, KINDS, Requests, Totals};
+use freeze::{FREEZING, Freezing};
+pub(crate) use image::Image;
 use job::{Job, Step};
 use write::InMemory;
 
@@ -48,6 +52,17 @@ pub(crate) enum Over {
     Store(OverlayId),
 }
 
+/// What is below a disk's overlay.
+#[derive(Clone, Copy)]
+pub(crate) struct Below {
+    /// The volume, and its pages.
+    pub(crate) base: VolumeId,
+    pub(crate) pages: u64,
+    /// The snapshot, and what it has over that.
+    pub(crate) snapshot: Option<SnapshotId>,
+    pub(crate) image: Option<Image>,
+}
+
 /// A client's disk.
 pub(crate) struct GuestDisk {
     pub(crate) id: DeviceId,
@@ -60,6 +75,11 @@ pub(crate) struct GuestDisk {
     /// Its blocks, and the disk's.
     pages: u32,
     over: Over,
+    /// The snapshot that its client is attached to, and what that has over the base.
+    pub(crate) snapshot: Option<SnapshotId>,
+    image: Option<Image>,
+    /// Writes wait: a snapshot is being taken.
+    frozen: bool,
     /// Blocks of it that are only in memory.
     held: u32,
     ring: Option<BlockRing>,
@@ -105,6 +125,8 @@ pub struct Block {
     knocked: bool,
     /// A disk has some that there was no room for.
     held_back: bool,
+    /// Disks that are being copied into snapshots.
+    freezing: [Option<Freezing>; FREEZING],
     /// Something has happened for which a job may have waited.
     awake: bool,
     /// A job waits for a frame.
@@ -177,6 +199,7 @@ impl Block {
             span,
             knocked: false,
             held_back: false,
+            freezing: [const { None }; FREEZING],
             awake: false,
             starved: false,
             ring_faults: 0,
@@ -204,7 +227,7 @@ impl Block {
         id: DeviceId,
         info: &Info,
         volume: usize,
-        (base, pages): (VolumeId, u64),
+        Below { base, pages, snapshot, image }: Below,
         overlay: Option<OverlayId>,
         hands: &mut Hands<'_>,
     ) {
@@ -229,6 +252,9 @@ impl Block {
                 // As many as a volume of the engine's can have.
                 pages: u32::try_from(pages).unwrap_or(u32::MAX),
                 over,
+                snapshot,
+                image,
+                frozen: false,
                 held: 0,
                 ring: None,
                 pending: false,
@@ -316,7 +342,7 @@ impl Block {
     /// to do at once.
     pub(crate) fn turn(&mut self, hands: &mut Hands<'_>, now: u64) -> (Option<usize>, bool) {
         let mut broken = None;
-        let mut more = false;
+        let mut more = self.freeze_turn(hands, now);
         if core::mem::take(&mut self.knocked) {
             for index in 0..self.disks.len() {
                 match self.take(index, now) {
@@ -395,6 +421,12 @@ impl Block {
         let Some(disk) = self.disks.get_mut(job.disk).and_then(Option::as_mut) else {
             return Step::Done(Status::Error);
         };
+        if freeze::changes(job.request.operation) {
+            if disk.frozen && !job.begun {
+                return Step::Wait;
+            }
+            job.begun = true;
+        }
         let asker = Asker { job: u16::try_from(number).unwrap_or(u16::MAX), serial: job.serial };
         let stepped = match job.request.operation {
             Operation::Read => {

@@ -6,6 +6,7 @@ use xen::grant::Direction;
 use xen_drivers::blkback::{Copies, Status};
 use xen_drivers::{Frame, Platform};
 
+use super::image::Entry;
 use super::job::{Job, NoRoom, Step};
 use super::write::InMemory;
 use super::{GuestDisk, Over, Totals, frame_of, memory_number};
@@ -27,6 +28,8 @@ pub(super) enum Located {
     At(Source),
     /// It reads as zeroes.
     Zero,
+    /// This page, which says where it is, has to be read first.
+    Index(Source),
     /// It is not to be had.
     Nowhere,
 }
@@ -38,11 +41,10 @@ pub(super) fn locate(
     block: u64,
     hands: &mut Hands<'_>,
 ) -> Located {
-    let base = Source { volume: disk.base, page: block };
     match disk.over {
-        Over::Nothing => Located::At(base),
+        Over::Nothing => below(disk, block, hands),
         Over::Memory(first) => {
-            let Some(memory) = memory else { return Located::At(base) };
+            let Some(memory) = memory else { return Located::Nowhere };
             let over = Source { volume: memory.volume, page: first + block };
             let hidden = || {
                 let number = memory_number(disk.id.index());
@@ -53,15 +55,15 @@ pub(super) fn locate(
             } else if hidden() {
                 Located::Zero
             } else {
-                Located::At(base)
+                below(disk, block, hands)
             }
         }
         Over::Store(overlay) => {
-            let (Some(overlays), Ok(block)) = (&hands.overlays, u32::try_from(block)) else {
+            let (Some(overlays), Ok(number)) = (&hands.overlays, u32::try_from(block)) else {
                 return Located::Nowhere;
             };
-            match overlays.store.lookup(overlay, block) {
-                Ok(Found::Base) => Located::At(base),
+            match overlays.store.lookup(overlay, number) {
+                Ok(Found::Base) => below(disk, block, hands),
                 Ok(Found::Zero) => Located::Zero,
                 Ok(Found::At { disk, .. }) => {
                     Located::At(Source { volume: overlays.volume, page: u64::from(disk.0) })
@@ -69,6 +71,17 @@ pub(super) fn locate(
                 Err(_) => Located::Nowhere,
             }
         }
+    }
+}
+
+/// Where the block below the disk's overlay is: in its snapshot, or in the base.
+fn below(disk: &GuestDisk, block: u64, hands: &mut Hands<'_>) -> Located {
+    let entry = disk.image.map_or(Entry::Base, |image| image.find(block, hands));
+    match entry {
+        Entry::Base => Located::At(Source { volume: disk.base, page: block }),
+        Entry::Zero => Located::Zero,
+        Entry::At(source) => Located::At(source),
+        Entry::Index(source) => Located::Index(source),
     }
 }
 
@@ -113,6 +126,14 @@ pub(super) fn step(
         let source = match locate(disk, memory, piece.disk_page, hands) {
             Located::At(source) => source,
             Located::Zero => continue,
+            Located::Index(source) => {
+                match fetch(source, 0, hands) {
+                    Wanted::Failed => return Ok(Step::Done(Status::Error)),
+                    Wanted::NoRoom => starved = true,
+                    Wanted::Resident(_) | Wanted::Reading => waits = true,
+                }
+                continue;
+            }
             Located::Nowhere => return Ok(Step::Done(Status::Error)),
         };
         let there = hands.engine.resident(source.volume, source.page).is_some();
@@ -140,7 +161,7 @@ pub(super) fn step(
                 hands.engine.resident(source.volume, source.page).and_then(|frame| frame_of(hands, frame))
             }
             Located::Zero => Some(zero),
-            Located::Nowhere => None,
+            Located::Index(_) | Located::Nowhere => None,
         };
         let Some(frame) = frame else { continue };
         // As many as a request can have.

@@ -145,6 +145,14 @@ fn target(
         }
         Located::At(source) => Some(source),
         Located::Zero => None,
+        Located::Index(_) if piece.is_whole() => None,
+        Located::Index(source) => {
+            return match fetch(source, 0, hands) {
+                Wanted::Failed => Ok(Target::Failed),
+                Wanted::NoRoom => Err(NoRoom),
+                Wanted::Resident(_) | Wanted::Reading => Ok(Target::Reading),
+            };
+        }
         Located::Nowhere => return Ok(Target::Failed),
     };
     if disk.held >= memory.quota {

@@ -14,12 +14,16 @@ use mm_proto::{Bitmap, InfoPage, SnapshotInfo};
 use xen_drivers::Frame;
 use xen_sys::DomId;
 
+use crate::block::Image;
 use crate::config::{NAME_MAX, Name};
 use crate::volumes::VolumeFacts;
 use hot::Hot;
 
 pub use facts::{Progress, SnapshotFacts};
 pub use orders::{FreezeRefused, RemoveRefused, reason};
+
+/// Disks of one client that a snapshot knows of.
+const DISKS: usize = 8;
 
 /// Which snapshot: no two have the same, on whatever host.
 pub type Identity = [u8; 16];
@@ -37,10 +41,23 @@ pub(crate) struct Slot {
     pub(crate) identity: Identity,
     /// Clones can be attached: the info page is written.
     pub(crate) ready: bool,
+    /// The disks that the client had, and what each had over its base.
+    pub(crate) disks: heapless::Vec<DiskImage, DISKS>,
     /// Somebody was told how it ended.
     pub(crate) told: bool,
     /// Seconds since 1970 when it was ordered.
     pub(crate) ordered: u64,
+}
+
+/// A disk of a client that was frozen.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct DiskImage {
+    /// The device's number.
+    pub(crate) devid: u32,
+    /// The place of the version of the volume that it lies over.
+    pub(crate) volume: usize,
+    /// What it had over that; none if nothing.
+    pub(crate) image: Option<Image>,
 }
 
 /// All of them.
@@ -49,6 +66,8 @@ pub struct Snapshots {
     /// Info pages, by place; as many snapshots as there are can be.
     infos: &'static [Option<Frame>],
     hot: Hot,
+    /// Snapshots whose instant it is.
+    instants: heapless::Vec<SnapshotId, SNAPSHOTS>,
     /// What identities are made of, besides the time.
     seed: u64,
     made: u64,
@@ -58,7 +77,14 @@ impl Snapshots {
     /// None yet; room for as many as there are info pages.
     #[must_use]
     pub fn new(infos: &'static [Option<Frame>], seed: u64) -> Self {
-        Self { places: [const { None }; SNAPSHOTS], infos, hot: Hot::new(), seed, made: 0 }
+        Self {
+            places: [const { None }; SNAPSHOTS],
+            infos,
+            hot: Hot::new(),
+            instants: heapless::Vec::new(),
+            seed,
+            made: 0,
+        }
     }
 
     /// Those that there are.
@@ -80,9 +106,55 @@ impl Snapshots {
         self.iter().filter(over).find(|slot| slot.name == name)
     }
 
+    /// The disk of a snapshot of this name that a clone's device gets: the one with the same number, if it is of that volume, else the
+    /// first that is.
+    pub(crate) fn find_disk(
+        &self,
+        volumes: &[VolumeFacts],
+        volume: &str,
+        name: &str,
+        devid: u32,
+    ) -> Option<(&Slot, DiskImage)> {
+        let of = |disk: &&DiskImage| volumes.get(disk.volume).is_some_and(|facts| facts.name == volume);
+        let named = self.iter().filter(|slot| slot.name == name);
+        let mut found = named.filter_map(|slot| {
+            let same = slot.disks.iter().filter(of).find(|disk| disk.devid == devid);
+            Some((slot, *same.or_else(|| slot.disks.iter().find(of))?))
+        });
+        found.next()
+    }
+
     /// Whether clones of a version of a volume can come, or are about to.
     pub(crate) fn needs(&self, volume: usize) -> bool {
-        self.iter().any(|slot| slot.volume == volume && (slot.ready || !slot.told))
+        self.iter().any(|slot| {
+            let has = slot.volume == volume || slot.disks.iter().any(|disk| disk.volume == volume);
+            has && (slot.ready || !slot.told)
+        })
+    }
+
+    /// A client that is being frozen stands still now.
+    pub(crate) fn instant(&mut self, id: SnapshotId) {
+        // There is room for all.
+        let _ = self.instants.push(id);
+    }
+
+    /// The next snapshot whose instant it is, and whose client that is.
+    pub(crate) fn take_instant(&mut self) -> Option<(SnapshotId, DomId)> {
+        let id = self.instants.pop()?;
+        Some((id, self.get(id)?.source))
+    }
+
+    /// The client has this disk. False where it has more than a snapshot knows of.
+    pub(crate) fn add_disk(&mut self, id: SnapshotId, disk: DiskImage) -> bool {
+        self.get_mut(id).is_some_and(|slot| slot.disks.push(disk).is_ok())
+    }
+
+    /// What one of its disks had over its base.
+    pub(crate) fn set_image(&mut self, id: SnapshotId, devid: u32, image: Option<Image>) {
+        let Some(slot) = self.get_mut(id) else { return };
+        for disk in slot.disks.iter_mut().filter(|disk| disk.devid == devid) {
+            disk.image = image;
+        }
     }
 
     /// Info page of a snapshot that clones can be attached to.

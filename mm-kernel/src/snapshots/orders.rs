@@ -144,6 +144,7 @@ impl M1 {
                         source: domain,
                         identity,
                         ready: false,
+                        disks: heapless::Vec::new(),
                         told: false,
                         ordered: now / 1_000_000_000,
                     };
@@ -201,6 +202,16 @@ impl M1 {
     pub fn remove_snapshot(&mut self, volume: &str, name: &str) -> Result<(), RemoveRefused> {
         let slot = self.snapshots.find(self.volumes, volume, name);
         let id = slot.map(|slot| slot.id).ok_or(RemoveRefused::Unknown)?;
+        // A disk alone can be attached to it, too.
+        let mut holders = heapless::Vec::new();
+        let mut held = 0;
+        for disk in self.block.disks().filter(|disk| disk.snapshot == Some(id)) {
+            held += 1;
+            let _ = holders.push(disk.domain);
+        }
+        if held > 0 && self.engine.snapshot(id).is_some_and(|figures| figures.rings == 0) {
+            return Err(RemoveRefused::InUse(holders, held));
+        }
         match self.engine.delete_snapshot(id, &mut self.lending) {
             Ok(()) => {
                 log::info!("snapshot {volume}@{name} is removed");

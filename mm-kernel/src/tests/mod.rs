@@ -7,6 +7,7 @@ mod detach;
 mod disk;
 mod faults;
 mod freeze;
+mod frozen_disks;
 mod hostile;
 mod overlays;
 mod refusals;

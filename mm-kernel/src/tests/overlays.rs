@@ -20,6 +20,12 @@ impl World {
         core::mem::take(&mut disk.asked).into_iter().map(|(code, _)| code).filter(|code| *code != 0).collect()
     }
 
+    /// Nothing of the store's disk is in memory any more.
+    pub(crate) fn forget_store_cache(&mut self) {
+        let volume = self.m1.overlays.as_ref().expect("a store").volume;
+        self.m1.engine.forget_range(volume, 0..u64::from(u32::MAX));
+    }
+
     fn delete(&mut self, name: &str) -> Result<(), DeleteRefused> {
         self.m1.overlays.as_mut().expect("a store").delete(name)
     }

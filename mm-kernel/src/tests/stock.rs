@@ -24,6 +24,7 @@ pub(crate) struct Stock {
     pub(crate) domain: FakeDomain,
     ring: Front<REQUEST_WORDS, RESPONSE_WORDS, 16>,
     port: Port,
+    devid: u32,
     page: &'static PageWords,
     pub(crate) data: &'static [PageWords],
 }
@@ -41,10 +42,20 @@ impl World {
     /// A new domain with a disk, up to state 4 on both sides. Its place in `stocks`.
     pub(crate) fn stock(&mut self, target: &str, mode: &str) -> usize {
         let domain = self.create_with(target, mode);
+        self.stock_of(domain, XVDA)
+    }
+
+    /// Another device of a domain that is there.
+    pub(crate) fn second_disk(&mut self, domain: &FakeDomain, devid: u32, target: &str) -> usize {
+        self.add_device_with(domain.id(), devid, target, "w");
+        self.stock_of(domain.clone(), devid)
+    }
+
+    fn stock_of(&mut self, domain: FakeDomain, devid: u32) -> usize {
         let m1 = self.domain.id();
         let refused: Vec<_> = self.m1.refusals.iter().map(|refusal| refusal.reason).collect();
-        assert_eq!(self.backend(domain.id(), XVDA, "state").as_deref(), Some("2"), "{refused:?}");
-        self.stocks.push(Stock::new(domain, m1));
+        assert_eq!(self.backend(domain.id(), devid, "state").as_deref(), Some("2"), "{refused:?}");
+        self.stocks.push(Stock::new(domain, m1, devid));
         let place = self.stocks.len() - 1;
         self.connect(place);
         place
@@ -53,17 +64,18 @@ impl World {
     /// The frontend publishes its ring, and both sides connect.
     fn connect(&mut self, place: usize) {
         let (id, port) = (self.stocks[place].domain.id(), self.stocks[place].port);
+        let devid = self.stocks[place].devid;
         for (key, value) in [
             ("ring-ref", RING.to_string()),
             ("event-channel", port.0.to_string()),
             ("protocol", "x86_64-abi".to_string()),
         ] {
-            self.store.set(&std::format!("/local/domain/{}/device/vbd/{XVDA}/{key}", id.0), &value);
+            self.store.set(&std::format!("/local/domain/{}/device/vbd/{devid}/{key}", id.0), &value);
         }
-        self.says(id, XVDA, "3");
+        self.says(id, devid, "3");
         self.pass(1_000_000_000);
-        assert_eq!(self.backend(id, XVDA, "state").as_deref(), Some("4"));
-        self.says(id, XVDA, "4");
+        assert_eq!(self.backend(id, devid, "state").as_deref(), Some("4"));
+        self.says(id, devid, "4");
     }
 
     /// The frontend closes, and another one begins: what a boot loader and the kernel that it starts do.
@@ -183,7 +195,7 @@ impl World {
 }
 
 impl Stock {
-    fn new(domain: FakeDomain, m1: DomId) -> Self {
+    fn new(domain: FakeDomain, m1: DomId, devid: u32) -> Self {
         domain.grants().grow_to(1).expect("one frame");
         let grant = |reference, page: &PageWords| {
             let mfn = domain.mfn_of(page);
@@ -196,7 +208,7 @@ impl Stock {
         }
         let ring = Front::init_pages(&[&page[0]]).expect("one page");
         let port = domain.evtchn_alloc_unbound(m1).expect("a port");
-        Self { domain, ring, port, page: &page[0], data }
+        Self { domain, ring, port, devid, page: &page[0], data }
     }
 
     /// Another ring on the same page, and another port.
