@@ -5,6 +5,7 @@ mod cache;
 mod check;
 mod clients;
 mod disks;
+mod freezes;
 mod grants;
 mod hostile;
 mod limits;

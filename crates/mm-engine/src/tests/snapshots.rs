@@ -209,6 +209,40 @@ fn a_deleted_snapshot_frees_what_nobody_else_has() {
 }
 
 #[test]
+fn the_number_of_a_page_that_is_still_mapped_is_nobodys() {
+    // There are 32 numbers.
+    let (mut world, volume) = frozen(Shape { frames: 64, ..roomy() });
+    let source = client_of(&mut world, volume, None);
+    let (one, pages) = snapshot(&mut world, source, &[1, 2]);
+    let clone = client_of(&mut world, volume, Some(one));
+    let answer = ask(&mut world, clone, RequestBody::Grant { page: pages[1], wanted: 1 });
+    let peer = world.peers.iter().position(|peer| peer.rings[0].id == clone).unwrap();
+    let reference = answer.reference + 1;
+    let frame = world.table.map(world.peers[peer].client, reference).unwrap();
+    world.disconnect(peer);
+    world.engine.delete_snapshot(one, &mut world.table).unwrap();
+    sweep(&mut world);
+    let announce = |world: &mut World, pages| {
+        let id = order(world, source);
+        let status = ask(world, source, RequestBody::Freeze { pages }).status;
+        world.engine.cancel(id, &mut world.table);
+        world.engine.delete_snapshot(id, &mut world.table).unwrap();
+        sweep(world);
+        status
+    };
+    assert_eq!(announce(&mut world, 32), Status::NoRoom);
+    assert_eq!(announce(&mut world, 31), Status::Ok);
+    let (two, pages) = snapshot(&mut world, source, &(10..41).collect::<Vec<_>>());
+    assert!(!pages.contains(&(FIRST + 1)));
+    assert_eq!(world.frames[frame.0 as usize], private(2));
+    world.engine.delete_snapshot(two, &mut world.table).unwrap();
+    world.table.unmap(reference);
+    sweep(&mut world);
+    sweep(&mut world);
+    assert_eq!(announce(&mut world, 32), Status::Ok);
+}
+
+#[test]
 fn a_clone_of_a_clone_keeps_what_it_did_not_change() {
     let (mut world, volume) = frozen(roomy());
     let source = client_of(&mut world, volume, None);
@@ -451,4 +485,61 @@ fn a_commit_waits_for_what_else_belongs_to_the_snapshot() {
     let rings = world.peers.iter_mut().flat_map(|peer| &mut peer.rings);
     assert_eq!(rings.last().unwrap().inbox.pop_back().unwrap().status, Status::Gone);
     sweep(&mut world);
+}
+
+#[test]
+fn ten_thousand_clones_of_one_snapshot_cost_each_the_same() {
+    const CLONES: u16 = 10_000;
+    let shape = Shape {
+        frames: 400,
+        references: u32::from(CLONES) * 16 + 64,
+        rings: u32::from(CLONES) + 1,
+        clients: u32::from(CLONES) + 1,
+        rows: 1,
+        ..roomy()
+    };
+    let (mut world, volume) = frozen(shape);
+    let source = client_of(&mut world, volume, None);
+    let (id, pages) = snapshot(&mut world, source, &(0..16).collect::<Vec<_>>());
+    let frozen = world.engine.page_states().frozen;
+    let mut costs = std::collections::BTreeSet::new();
+    let (mut out, mut rings) = (Effects::new(), Vec::new());
+    for _ in 0..CLONES {
+        let before = *world.engine.counters();
+        let free = world.engine.references_free();
+        let client = world.engine.admit().unwrap();
+        let ring = world.engine.attach_snapshot(client, volume, id).unwrap();
+        let mut say = |body| {
+            let request = mm_proto::Request { id: 1, body };
+            world.engine.handle(7, ring, &request, &mut world.table, &mut out).unwrap();
+            let Some(Effect::Reply { response, .. }) = out.iter().next() else { panic!("no answer") };
+            *response
+        };
+        say(RequestBody::Hello { version: 2, window: 16 });
+        let answer = say(RequestBody::Grant { page: pages[0], wanted: 16 });
+        assert_eq!(answer.bitmap.count(), 16);
+        for offset in 0..16 {
+            let frame = world.table.map(client, answer.reference + offset).unwrap();
+            assert_eq!(world.frames[frame.0 as usize], private(offset));
+        }
+        let after = *world.engine.counters();
+        let taken = free - world.engine.references_free();
+        costs.insert((after.permits - before.permits, after.windows - before.windows, taken));
+        rings.push((client, ring, answer.reference));
+    }
+    assert_eq!(costs.len(), 1, "each costs the same: {costs:?}");
+    assert_eq!(world.engine.page_states().frozen, frozen, "and no page");
+    world.engine.scan_all(&world.table);
+    let figures = world.engine.figures();
+    assert_eq!((figures.pages_shared, figures.pages_sharing), (16, 16 * (u64::from(CLONES) - 1)));
+    assert_eq!(world.engine.snapshot(id).unwrap().rings, u32::from(CLONES));
+    assert_eq!(world.engine.delete_snapshot(id, &mut world.table), Err(DeleteRefused::InUse));
+    for (client, _, reference) in rings {
+        (reference..reference + 16).for_each(|reference| world.table.unmap(reference));
+        world.engine.disconnect(client, &mut world.table);
+        let _ = world.engine.sweep(4, &mut world.table);
+    }
+    assert_eq!(world.engine.delete_snapshot(id, &mut world.table), Ok(()));
+    sweep(&mut world);
+    assert_eq!(world.engine.page_states().frozen, 0);
 }
