@@ -19,6 +19,8 @@ impl Block {
                 *job = None;
             }
         }
+        // There is room for what others have left on their rings.
+        self.knocked |= core::mem::take(&mut self.held_back);
     }
 
     /// The overlay that a device has already: its client has come back.

@@ -196,3 +196,23 @@ fn an_overlay_is_deleted_from_outside_when_no_device_has_it() {
     let stock = world.stock("base+mine", "w");
     assert!(world.shows_base(stock, 3, 0), "one of the same name begins empty");
 }
+
+#[test]
+fn who_waits_for_room_has_it_when_another_goes_in_the_middle() {
+    let mut world = world("");
+    let (first, second) = (world.stock("base+one", "w"), world.stock("base+two", "w"));
+    world.stocks[first].fill(0, 5);
+    // One takes all room there is for requests, which the store's disk does not answer.
+    world.store_disk.as_mut().expect("a store").stalled = true;
+    for id in 0..32 {
+        world.submit(first, id, op::WRITE, 8 * id, &[whole(0)]);
+    }
+    world.run();
+    world.submit(second, 99, op::READ, 0, &[whole(0)]);
+    world.run();
+    assert_eq!(world.answers(second), [], "it waits on its ring");
+    let domain = world.stocks.remove(first).domain;
+    world.xen.destroy(domain.id());
+    world.remove_device(domain.id(), true);
+    assert_eq!(world.answers(second - 1), [(99, OKAY)]);
+}
