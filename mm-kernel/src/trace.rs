@@ -3,7 +3,7 @@
 //! A record is 16 bytes, so the last 256 of a device are one page. Written when an answer goes out, read by the control channel; no
 //! part of it decides anything.
 
-use mm_proto::{RING_SLOTS, Response, SLOT_WORDS, Status, operation_name, status_name};
+use mm_proto::{RING_SLOTS, Request, RequestBody, Response, SLOT_WORDS, Status, operation_name, status_name};
 
 /// Records of one device, at most.
 pub(crate) const RECORDS: usize = 256;
@@ -47,6 +47,16 @@ pub(crate) struct Row {
     asked: [Asked; RING_SLOTS as usize],
     /// Records written since the device came.
     written: u64,
+    thaw: Option<Thaw>,
+}
+
+/// What a client said of its thaw (`Thawed`), in nanoseconds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Thaw {
+    /// From the client kernel's first instruction to the program's.
+    pub(crate) duration: u64,
+    /// Of that, from the connection with M1.
+    pub(crate) connected: u64,
 }
 
 /// All devices' records.
@@ -83,6 +93,12 @@ impl Trace {
             return;
         };
         *place = Asked { id: words[0], page: words[2], operation };
+        if operation_name(words[1]) == Some("thawed")
+            && let Ok(Request { body: RequestBody::Thawed { duration, connected }, .. }) =
+                Request::decode(words)
+        {
+            row.thaw = Some(Thaw { duration, connected });
+        }
     }
 
     /// A request was answered.
@@ -121,6 +137,11 @@ impl Trace {
             let at = usize::try_from(number % each as u64).ok()?;
             self.records.get(index * each + at).map(Record::entry)
         })
+    }
+
+    /// What the device's client said of its thaw, if it has gone on from a snapshot.
+    pub(crate) fn thaw(&self, index: usize) -> Option<Thaw> {
+        self.rows.get(index)?.thaw
     }
 
     /// Requests that were answered since the device came, those forgotten among them.

@@ -96,6 +96,7 @@ impl Channel {
         self.reply.clear();
         // A name in it may be too long: what is cut is the end of a sentence.
         let _ = match answer {
+            Ok(running @ Done::Running { .. }) => write!(self.reply, "{id} running {running}"),
             Ok(Done::Nothing) => write!(self.reply, "{id} ok"),
             Ok(done) => write!(self.reply, "{id} ok {done}"),
             Err(refused) => write!(self.reply, "{id} error {refused}"),

@@ -5,6 +5,8 @@
 //! time, and nothing here waits: what takes long goes on in the serve loop and is asked after.
 
 mod channel;
+mod does;
+mod frozen;
 mod reply;
 mod says;
 #[cfg(test)]

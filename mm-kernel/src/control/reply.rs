@@ -2,7 +2,11 @@
 
 use core::fmt;
 
+use mm_engine::FreezeFailure;
+use mm_store::DeleteRefused;
+
 use super::VERSION;
+use crate::snapshots::{FreezeRefused, RemoveRefused, reason};
 
 /// What a verb gives.
 pub(super) type Answer = Result<Done, Refused>;
@@ -16,6 +20,22 @@ pub(super) enum Done {
     Bytes(usize),
     /// Who we are.
     Version,
+    /// It goes on, and this is how far it is.
+    Running {
+        /// Pages that came.
+        done: u64,
+        /// Pages that were announced; 0 before they are.
+        all: u64,
+    },
+    /// A snapshot is there.
+    Frozen {
+        /// Pages that were copied for it.
+        captured: u64,
+        /// Pages that it has from the snapshot before.
+        kept: u64,
+        /// How long the program stood still.
+        standstill_ns: u64,
+    },
 }
 
 impl fmt::Display for Done {
@@ -23,13 +43,15 @@ impl fmt::Display for Done {
         match self {
             Self::Nothing => Ok(()),
             Self::Bytes(count) => write!(f, "{count}"),
+            Self::Running { done, all } => write!(f, "{done} of {all}"),
+            Self::Frozen { captured, kept, standstill_ns } => write!(f, "{captured} {kept} {standstill_ns}"),
             Self::Version => write!(f, "{VERSION} {}", env!("CARGO_PKG_VERSION")),
         }
     }
 }
 
 /// Why nothing was done.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) enum Refused {
     /// Others than dom0 can write the request.
     NotDom0,
@@ -45,6 +67,16 @@ pub(super) enum Refused {
     TooLong,
     /// There is no store.
     NoStore,
+    /// The overlay stays.
+    Overlay(DeleteRefused),
+    /// The domain is not frozen.
+    Freeze(FreezeRefused),
+    /// It was to be frozen, and nothing came of it.
+    NotFrozen(FreezeFailure),
+    /// Nobody ordered that.
+    NoFreeze,
+    /// The snapshot stays.
+    Remove(RemoveRefused),
 }
 
 impl fmt::Display for Refused {
@@ -56,6 +88,16 @@ impl fmt::Display for Refused {
             Self::Usage(usage) => write!(f, "usage: {usage}"),
             Self::NoDomain => f.write_str("M1 serves no device of this domain"),
             Self::TooLong => f.write_str("the answer is longer than M1 has room for"),
+            Self::Overlay(DeleteRefused::Unknown) => f.write_str("no overlay has this name"),
+            Self::Overlay(DeleteRefused::InUse) => f.write_str("a client has it"),
+            Self::Overlay(DeleteRefused::Busy) => f.write_str("the store is not ready to be written yet"),
+            Self::Overlay(DeleteRefused::ReadOnly) => {
+                f.write_str("the store's disk has failed: it can only be read")
+            }
+            Self::Freeze(refused) => refused.fmt(f),
+            Self::NotFrozen(why) => f.write_str(reason(*why)),
+            Self::NoFreeze => f.write_str("no freeze of this domain under this name is under way"),
+            Self::Remove(refused) => refused.fmt(f),
             Self::NoStore => f.write_str("M1 has no store: store_disk= names its disk"),
         }
     }

@@ -77,3 +77,52 @@ pub(super) fn trace(m1: &mut M1, arguments: &mut Words<'_>) -> Answer {
         })
     }))
 }
+
+/// What bounds M1.
+pub(super) fn limits(m1: &mut M1, _: &mut Words<'_>) -> Answer {
+    let now = m1.clock.now_ns();
+    let (facts, _, control) = m1.facts(now);
+    let (figures, host) = (facts.engine.figures(), facts.host);
+    bulk(control.window.fill(|out| {
+        json::object(out, |answer| {
+            answer.number("grant_frames", host.grant_frames)?;
+            answer.number("grant_frames_max", host.grant_frames_max)?;
+            answer.number("references", figures.references)?;
+            answer.number("references_free", figures.references_free)?;
+            answer.number("event_channels", host.ports)?;
+            answer.number("event_channels_max", host.ports_max)?;
+            answer.number("devices", figures.rings)?;
+            answer.number("devices_max", facts.config.clients)?;
+            answer.number("memory_size", figures.pages.total() * PAGE)?;
+            answer.number("memory_free", figures.pages.free * PAGE)?;
+            answer.number("memory_clean", figures.pages.clean * PAGE)
+        })
+    }))
+}
+
+/// What a domain said of its thaw.
+pub(super) fn times(m1: &mut M1, arguments: &mut Words<'_>) -> Answer {
+    let domain = DomId(number(arguments, "times DOMID")?);
+    let devices = &m1.devices;
+    if !devices.iter().any(|device| device.domain == domain) {
+        return Err(Refused::NoDomain);
+    }
+    bulk(m1.control.window.fill(|out| {
+        json::object(out, |answer| {
+            answer.number("domid", domain.0)?;
+            answer.array("devices", |list| {
+                for device in devices.iter().filter(|device| device.domain == domain) {
+                    let thaw = devices.trace.thaw(device.id.index());
+                    list.object(|entry| match thaw {
+                        Some(thaw) => {
+                            entry.number("thaw_ns", thaw.duration)?;
+                            entry.number("connected_ns", thaw.connected)
+                        }
+                        None => entry.null("thaw_ns"),
+                    })?;
+                }
+                Ok(())
+            })
+        })
+    }))
+}

@@ -4,6 +4,7 @@ use std::format;
 use std::string::String;
 use std::vec::Vec;
 
+use mm_proto::{RequestBody, Status};
 use serde_json::Value;
 use xen::{Access, GrantRef, PageWords};
 use xenstore::fake::{Perm, Right};
@@ -206,4 +207,91 @@ fn what_xenstored_refuses_at_first_is_tried_again() {
     assert!(ask(&mut world, "3 ping") != "3 ok");
     world.pass(5_000_000_000);
     assert_eq!(world.store.get(&node(&world, "data/m1ctl/reply")).as_deref(), Some("3 ok"));
+}
+
+#[test]
+fn an_overlay_is_deleted_when_no_device_has_it() {
+    let mut world = World::new("volume=base:xvda store_disk=xvdb clients=4", 64);
+    let stock = world.stock("base+mine", "w");
+    assert_eq!(world.write_block(stock, 3, 9), crate::tests::stock::OKAY);
+    let list: Value = serde_json::from_str(&bulk(&mut world, "5 overlays")).expect("JSON");
+    let overlay = &list["overlays"][0];
+    assert_eq!((&overlay["name"], &overlay["in_use"]), (&"mine".into(), &true.into()));
+    assert_eq!(overlay["bytes"], 4096);
+    assert_eq!(ask(&mut world, "6 overlay-rm mine"), "6 error a client has it");
+    assert_eq!(ask(&mut world, "7 overlay-rm yours"), "7 error no overlay has this name");
+    assert_eq!(ask(&mut world, "8 overlay-rm"), "8 error usage: overlay-rm NAME");
+    world.destroy_stock(stock);
+    assert_eq!(ask(&mut world, "9 overlay-rm mine"), "9 ok");
+    assert_eq!(bulk(&mut world, "10 overlays"), "{\"overlays\":[]}");
+}
+
+#[test]
+fn bounds_and_thaws_are_told() {
+    let mut world = World::new("volume=base:xvda clients=7", 24);
+    let client = world.client("base", 0);
+    let domain = world.clients[client].domain.id().0;
+    let limits: Value = serde_json::from_str(&bulk(&mut world, "5 limits")).expect("JSON");
+    assert_eq!((&limits["devices"], &limits["devices_max"]), (&1.into(), &7.into()));
+    let figures = world.figures();
+    assert_eq!(limits["memory_size"], figures.pages.total() * 4096);
+    assert_eq!(limits["references"], figures.references);
+    let times: Value = serde_json::from_str(&bulk(&mut world, &format!("6 times {domain}"))).expect("JSON");
+    assert_eq!(times["devices"][0], serde_json::json!({ "thaw_ns": null }), "it came from no snapshot");
+    assert_eq!(ask(&mut world, "7 times 99"), "7 error M1 serves no device of this domain");
+}
+
+#[test]
+fn a_freeze_is_ordered_asked_after_and_its_snapshot_removed() {
+    let mut world = World::new("volume=base:xvda clients=8 window=16", 80);
+    let source = world.client("base", 0);
+    let domain = world.clients[source].domain.id().0;
+    assert_eq!(ask(&mut world, "1 freeze"), "1 error usage: freeze DOMID NAME [persist]");
+    assert_eq!(
+        ask(&mut world, &format!("2 freeze {domain} warm hot")),
+        "2 error usage: freeze DOMID NAME [persist]"
+    );
+    let reply = ask(&mut world, &format!("3 freeze {domain} w@rm"));
+    assert!(reply.starts_with("3 error a snapshot's name has"), "{reply}");
+    let reply = ask(&mut world, "4 freeze 99 warm");
+    assert_eq!(reply, "4 error the domain has no device of M1's that is connected");
+    let nothing = "error no freeze of this domain under this name is under way";
+    assert_eq!(ask(&mut world, &format!("5 progress {domain} warm")), format!("5 {nothing}"));
+    assert_eq!(ask(&mut world, &format!("6 cancel {domain} warm")), format!("6 {nothing}"));
+
+    // Ordered, and given up.
+    assert_eq!(ask(&mut world, &format!("7 freeze {domain} warm")), "7 running 0 of 0");
+    let reply = ask(&mut world, &format!("8 freeze {domain} other"));
+    assert_eq!(reply, "8 error the domain is being frozen already");
+    assert_eq!(ask(&mut world, &format!("9 cancel {domain} warm")), "9 ok");
+    world.run();
+    assert_eq!(ask(&mut world, &format!("10 progress {domain} warm")), "10 error it was cancelled");
+    assert!(core::mem::take(&mut world.clients[source].ordered), "it had been told");
+
+    // Ordered, and done.
+    assert_eq!(ask(&mut world, &format!("11 freeze {domain} warm")), "11 running 0 of 0");
+    assert!(core::mem::take(&mut world.clients[source].ordered), "it was told");
+    assert_eq!(world.step(source, RequestBody::Freeze { pages: 3 }).0, Status::Ok);
+    assert_eq!(world.capture(source, &[1, 2]).0, Status::Ok);
+    assert_eq!(ask(&mut world, &format!("12 progress {domain} warm")), "12 running 2 of 3");
+    assert_eq!(ask(&mut world, "13 rm base warm"), "13 error it is being taken");
+    let (status, pages) = world.capture(source, &[3]);
+    assert_eq!(status, Status::Ok);
+    world.commit(source, pages[0].into());
+    assert_eq!(ask(&mut world, &format!("14 progress {domain} warm")), "14 ok 3 0 3000000");
+    let list: Value = serde_json::from_str(&bulk(&mut world, "15 snapshots")).expect("JSON");
+    let snapshot = &list["snapshots"][0];
+    assert_eq!((&snapshot["name"], &snapshot["volume"]), (&"warm".into(), &"base".into()));
+    assert_eq!((&snapshot["state"], &snapshot["bytes"]), (&"ready".into(), &(3 * 4096).into()));
+
+    // Needed, and removed.
+    let clone = world.client("base@warm", 0);
+    let needs = world.clients[clone].domain.id().0;
+    let named = format!("running domains need it: {needs}");
+    assert_eq!(ask(&mut world, "16 rm base warm"), format!("16 error {named}"));
+    world.destroy(clone);
+    world.pass(3_000_000_000);
+    assert_eq!(ask(&mut world, "17 rm base warm"), "17 ok");
+    assert_eq!(ask(&mut world, "18 rm base warm"), "18 error no such snapshot");
+    assert_eq!(bulk(&mut world, "19 snapshots"), "{\"snapshots\":[]}");
 }

@@ -1,7 +1,7 @@
 //! What can be asked.
 
 use super::reply::{Answer, Done, Refused};
-use super::says;
+use super::{does, frozen, says};
 use crate::m1::M1;
 
 /// The arguments of a request.
@@ -15,14 +15,22 @@ struct Verb {
     run: fn(&mut M1, &mut Words<'_>) -> Answer,
 }
 
-const VERBS: [Verb; 7] = [
+const VERBS: [Verb; 15] = [
     Verb { name: "ping", usage: "ping", run: ping },
     Verb { name: "version", usage: "version", run: version },
     Verb { name: "verbs", usage: "verbs", run: verbs },
     Verb { name: "more", usage: "more OFFSET", run: more },
     Verb { name: "status", usage: "status", run: says::status },
     Verb { name: "overlays", usage: "overlays", run: says::overlays },
+    Verb { name: "overlay-rm", usage: "overlay-rm NAME", run: does::remove_overlay },
+    Verb { name: "freeze", usage: "freeze DOMID NAME [persist]", run: frozen::freeze },
+    Verb { name: "progress", usage: "progress DOMID NAME", run: frozen::progress },
+    Verb { name: "cancel", usage: "cancel DOMID NAME", run: frozen::cancel },
+    Verb { name: "rm", usage: "rm VOLUME SNAPSHOT", run: frozen::remove },
+    Verb { name: "snapshots", usage: "snapshots", run: frozen::list },
+    Verb { name: "limits", usage: "limits", run: says::limits },
     Verb { name: "trace", usage: "trace DOMID", run: says::trace },
+    Verb { name: "times", usage: "times DOMID", run: says::times },
 ];
 
 /// Carries out a request.

@@ -23,6 +23,8 @@ mod status;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use snapshots::status as snapshots;
+
 /// Bytes of a page of memory.
 pub(crate) const PAGE: u64 = mm_proto::PAGE_SIZE as u64;
 /// Bytes that Xen keeps for each frame of our grant table: the frame and 512 active entries of 40 bytes

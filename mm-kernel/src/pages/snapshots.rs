@@ -94,7 +94,7 @@ pub(super) fn metrics(facts: &Facts<'_>, out: &mut Exposition<'_>) -> fmt::Resul
     )
 }
 
-pub(super) fn status(facts: &Facts<'_>, out: &mut json::Array<'_>) -> fmt::Result {
+pub(crate) fn status(facts: &Facts<'_>, out: &mut json::Array<'_>) -> fmt::Result {
     for snapshot in facts.snapshots.facts(facts.engine, facts.volumes) {
         out.object(|entry| {
             entry.string("name", &snapshot.name)?;

@@ -6,7 +6,7 @@ mod deaths;
 mod detach;
 mod disk;
 mod faults;
-mod freeze;
+pub(crate) mod freeze;
 mod frozen_disks;
 mod hostile;
 mod overlays;
