@@ -28,6 +28,17 @@ impl Failure {
             Self::Host(_) => 5,
         }
     }
+
+    /// The same failure with what it was about before it.
+    pub(crate) fn of(self, what: impl fmt::Display) -> Self {
+        let join = |why: String| format!("{what}: {why}");
+        match self {
+            Self::Refused(why) => Self::Refused(join(why)),
+            Self::NotThere(why) => Self::NotThere(join(why)),
+            Self::TimedOut(why) => Self::TimedOut(join(why)),
+            Self::Host(why) => Self::Host(join(why)),
+        }
+    }
 }
 
 impl fmt::Display for Failure {

@@ -28,13 +28,8 @@ pub(crate) type Mapper = fn(u16, &[u32]) -> Result<&'static [PageWords]>;
 pub(crate) enum Answer {
     /// It is done.
     Done(String),
-    /// It goes on; ask again with `job ID`.
-    Running {
-        /// The request's number.
-        id: u64,
-        /// How far it is.
-        progress: String,
-    },
+    /// It goes on, and this is how far it is.
+    Running(String),
 }
 
 /// A connection to one M1.
@@ -91,8 +86,14 @@ impl M1 {
         let _lock = self.lock()?;
         match self.exchange(request)? {
             Answer::Done(text) => Ok(text),
-            Answer::Running { .. } => Err(Failure::Host(format!("M1 goes on with {request}: unexpected"))),
+            Answer::Running(_) => Err(Failure::Host(format!("M1 goes on with {request}: unexpected"))),
         }
+    }
+
+    /// A request that M1 may take its time for.
+    pub(crate) fn begin(&mut self, request: &str) -> Result<Answer> {
+        let _lock = self.lock()?;
+        self.exchange(request)
     }
 
     /// A request that is answered with JSON.
@@ -107,7 +108,7 @@ impl M1 {
         let nonsense = |text: &str| Failure::Host(format!("M1 answers {request} with {text:?}"));
         let number = |answer: Answer| match answer {
             Answer::Done(text) => text.parse::<usize>().map_err(|_| nonsense(&text)),
-            Answer::Running { progress, .. } => Err(nonsense(&progress)),
+            Answer::Running(progress) => Err(nonsense(&progress)),
         };
         let total = number(self.exchange(request)?)?;
         let window = self.window()?;
@@ -208,7 +209,7 @@ fn parse(value: &str, id: u64) -> Option<std::result::Result<Answer, String>> {
     let (state, text) = (words.next()?, words.next().unwrap_or_default().to_owned());
     match state {
         "ok" => Some(Ok(Answer::Done(text))),
-        "running" => Some(Ok(Answer::Running { id, progress: text })),
+        "running" => Some(Ok(Answer::Running(text))),
         "error" => Some(Err(text)),
         _ => None,
     }
@@ -239,8 +240,7 @@ mod tests {
         assert_eq!(parse("7 ok", 7), Some(Ok(Answer::Done(String::new()))));
         assert_eq!(parse("7 ok 12 3", 7), Some(Ok(Answer::Done("12 3".to_owned()))));
         assert_eq!(parse("7 error no such verb", 7), Some(Err("no such verb".to_owned())));
-        let running = Answer::Running { id: 7, progress: "3 OF 9".to_owned() };
-        assert_eq!(parse("7 running 3 OF 9", 7), Some(Ok(running)));
+        assert_eq!(parse("7 running 3 of 9", 7), Some(Ok(Answer::Running("3 of 9".to_owned()))));
         for other in ["8 ok", "", "ok", "7", "7 what", "77 ok"] {
             assert_eq!(parse(other, 7), None, "{other}");
         }

@@ -6,11 +6,14 @@
 mod cli;
 mod commands;
 mod failure;
+mod files;
 mod gntdev;
 mod m1;
 mod out;
+mod reaper;
 #[cfg(test)]
 mod tests;
+mod xl;
 mod xs;
 
 use std::process::ExitCode;

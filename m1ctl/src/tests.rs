@@ -1,7 +1,10 @@
 //! The tool against a xenstored in memory, behind a socket as the real one's, and an M1 that a test plays.
 
+use std::cell::RefCell;
 use std::io::{ErrorKind, Read, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -9,15 +12,26 @@ use serde_json::json;
 use xen_ring::{ByteRing, PageWords};
 use xenstore::fake::{FakeXenstored, Flavour};
 
-use crate::commands::{clients, status};
+use crate::commands::{clients, clone, pool, status};
 use crate::failure::{Failure, Result};
 use crate::m1::{M1, domain};
+use crate::xl::config::Config;
 use crate::xs::Store;
 
 /// Pages of the window.
 static WINDOW: [PageWords; 2] = [const { PageWords::new() }; 2];
 /// Only one test at a time has it.
 static TURN: Mutex<()> = Mutex::new(());
+
+thread_local! {
+    /// Where files of the test that runs in this thread are, and its `xl`.
+    static ROOT: RefCell<Option<PathBuf>> = const { RefCell::new(None) };
+}
+
+/// The root of what this thread's test sees.
+pub(crate) fn root() -> PathBuf {
+    ROOT.with_borrow(|root| root.clone().expect("a test with a host"))
+}
 
 /// Answers a request: what comes behind its number.
 type Play = Box<dyn FnMut(&str) -> Option<String> + Send>;
@@ -61,6 +75,7 @@ impl Host {
         store.set("/local/domain/5/data/m1ctl/window", "8 9");
         store.set("/local/domain/5/data/m1ctl/reply", "0 ok");
         let directory = tempfile::tempdir().expect("a directory");
+        ROOT.with_borrow_mut(|root| *root = Some(directory.path().to_owned()));
         let listener = UnixListener::bind(directory.path().join("socket")).expect("a socket");
         let machine = Machine { store, play: Box::new(play), last: String::new() };
         let machine = Arc::new(Mutex::new(machine));
@@ -76,6 +91,22 @@ impl Host {
 
     fn connect(&self) -> Store {
         Store::socket(&self.directory.path().join("socket")).expect("it listens")
+    }
+
+    /// What `xl` is here: a shell script, to which `$ROOT` is the test's root. Its arguments are written down.
+    fn xl(&self, script: &str) {
+        let root = self.directory.path();
+        let text = format!("#!/bin/sh\nROOT={}\necho \"$*\" >>$ROOT/asked\n{script}\n", root.display());
+        std::fs::write(root.join("xl"), text).expect("written");
+        std::fs::set_permissions(root.join("xl"), PermissionsExt::from_mode(0o755)).expect("its own file");
+    }
+
+    /// What `xl` was asked since this was called last.
+    fn asked(&self) -> Vec<String> {
+        let path = self.directory.path().join("asked");
+        let text = std::fs::read_to_string(&path).unwrap_or_default();
+        let _ = std::fs::remove_file(path);
+        text.lines().map(str::to_owned).collect()
     }
 
     fn m1(&self, wanted: &str, patience: Duration) -> Result<M1> {
@@ -240,4 +271,123 @@ fn the_screen_of_status_has_what_matters() {
         assert!(screen.contains(needed), "{needed} in:\n{screen}");
     }
     assert!(!screen.contains('\u{1b}'), "what others wrote says nothing to the terminal");
+}
+
+const LIST: &str = "Name ID Mem VCPUs State Time(s) UUID Reason-Code Security Label\n\
+    Domain-0 0 512 2 r----- 1.0 00000000-0000-0000-0000-000000000000 - -\n\
+    first-2 8 512 2 r----- 1.0 00000000-0000-0000-0000-000000000000 - -";
+
+/// A host with an M1 that has the snapshot `base@first`, on which clones become domains 11, 12 and 13.
+fn host_with_a_snapshot() -> Host {
+    let host = Host::new(|words| {
+        let text = match words.split_once(' ') {
+            None if words == "snapshots" => json!({ "snapshots": [{ "volume": "base", "name": "first" }] }),
+            Some(("times", "13")) => {
+                json!({ "devices": [{ "thaw_ns": 9_000_000_000_u64, "connected_ns": 2_000 }] })
+            }
+            Some(("times", _)) => json!({ "devices": [{ "thaw_ns": 5_000, "connected_ns": 2_000 }] }),
+            _ => return Some("error no such verb".to_owned()),
+        };
+        let text = text.to_string();
+        Some(format!("ok {}", show(&text)))
+    });
+    let mut machine = host.machine.lock().expect("no panic");
+    for (domid, name) in [(11, "first-1"), (12, "first-3"), (13, "pool-1")] {
+        machine.store.set(&format!("/local/domain/{domid}/name"), name);
+    }
+    drop(machine);
+    host.xl(&format!("case \"$1\" in list) echo '{LIST}';; esac"));
+    let config = "name = 'warm'\nkernel = '/k'\nmemory = 8\nextra = 'init=/x'\n\
+        disk = ['format=raw,vdev=xvda,access=r,backend=m1,target=base', 'format=raw,vdev=xvdb,access=rw,backend=5,target=data+mine']";
+    std::fs::write(host.directory.path().join("base.cfg"), config).expect("written");
+    host
+}
+
+fn order(config: &std::path::Path) -> clone::Order<'_> {
+    clone::Order {
+        snapshot: "first",
+        count: 2,
+        pattern: None,
+        config: Some(config),
+        limit: PATIENCE,
+        json: true,
+    }
+}
+
+#[test]
+fn clones_are_made_with_the_disks_at_the_snapshot_and_names_that_are_free() {
+    let host = host_with_a_snapshot();
+    let mut m1 = host.m1("m1", PATIENCE).expect("there");
+    let config = host.directory.path().join("base.cfg");
+    clone::run(&mut m1, &order(&config)).expect("made");
+    let asked = host.asked();
+    assert_eq!(asked[0], "list -v");
+    for (asked, name) in asked[1..].iter().zip(["first-1", "first-3"]) {
+        let file = asked.strip_prefix("create -e -q ").expect("no process of xl's stays");
+        let made = Config::parse(&std::fs::read_to_string(file).expect("it is kept")).expect("xl's");
+        assert_eq!(made.text("name"), Some(name));
+        let disks: Vec<&str> = made.list("disk").collect();
+        assert_eq!(disks[0], "format=raw,vdev=xvda,access=r,backend=m1,target=base@first");
+        assert_eq!(
+            disks[1], "format=raw,vdev=xvdb,access=rw,backend=5,target=data@first",
+            "not another's overlay"
+        );
+    }
+    let reaped = host.directory.path().join("run/m1ctl/reap");
+    assert!(reaped.join("11.json").is_file() && reaped.join("12.json").is_file());
+
+    // What cannot be is said before anything is made.
+    for (text, why) in [
+        ("disk = []", "no disk of it"),
+        ("disk = ['format=raw,vdev=xvda,backend=m1,target=other']", "no disk of it"),
+        ("disk =", "line 1"),
+    ] {
+        std::fs::write(&config, text).expect("written");
+        let Err(Failure::Refused(said)) = clone::run(&mut m1, &order(&config)) else { panic!("{text}") };
+        assert!(said.contains(why), "{said}");
+    }
+    let unknown = clone::Order { snapshot: "second", ..order(&config) };
+    assert!(matches!(clone::run(&mut m1, &unknown), Err(Failure::Refused(_))));
+    let kept = clone::Order { config: None, ..order(&config) };
+    let Err(Failure::Refused(said)) = clone::run(&mut m1, &kept) else { panic!("none is kept") };
+    assert!(said.contains("--config"), "{said}");
+    assert!(host.asked().iter().all(|asked| !asked.starts_with("create")));
+}
+
+#[test]
+fn a_domain_that_waits_becomes_a_clone_and_only_once() {
+    let host = host_with_a_snapshot();
+    host.machine.lock().expect("no panic").store.set("/local/domain/13/data/pool", "waiting");
+    let mut m1 = host.m1("m1", PATIENCE).expect("there");
+    let config = host.directory.path().join("base.cfg");
+    pool::start(&mut host.connect(), 1, &config, "m1", PATIENCE, true).expect("it waits");
+    let asked = host.asked();
+    let file = asked[1].strip_prefix("create -e -q ").expect("no process of xl's stays");
+    let member = Config::parse(&std::fs::read_to_string(file).expect("kept")).expect("xl's");
+    assert_eq!((member.text("name"), member.list("disk").count()), (Some("pool-1"), 0));
+    assert_eq!(member.text("extra"), Some("init=/x pool=1"));
+
+    let order = clone::Order { count: 1, ..order(&config) };
+    clone::run(&mut m1, &order).expect("made");
+    let asked = host.asked();
+    let data = "block-attach 13 format=raw,vdev=xvdb,access=rw,backend=5,target=data@first";
+    let root = "block-attach 13 format=raw,vdev=xvda,access=r,backend=m1,target=base@first";
+    assert_eq!(asked, ["list -v", data, root, "rename 13 first-1"], "what it waits for comes last");
+    clone::run(&mut m1, &order).expect("made");
+    assert!(host.asked()[1].starts_with("create "), "nobody waits any more");
+    pool::stop(true).expect("nobody is there");
+    assert!(host.asked().is_empty());
+}
+
+#[test]
+fn what_xl_says_and_that_it_hangs_is_told() {
+    let host = host_with_a_snapshot();
+    host.xl("echo 'libxl: error: no memory' >&2; exit 3");
+    let Err(Failure::Host(why)) = crate::xl::domains() else { panic!("it failed") };
+    assert_eq!(why, "xl list -v: libxl: error: no memory");
+    host.xl("exec sleep 100");
+    let begin = Instant::now();
+    let hung = crate::xl::run(&["list"], Duration::from_millis(100));
+    assert!(matches!(hung, Err(Failure::TimedOut(_))), "{hung:?}");
+    assert!(begin.elapsed() < Duration::from_secs(10));
 }

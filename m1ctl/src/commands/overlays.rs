@@ -1,4 +1,4 @@
-//! `m1ctl overlays`.
+//! `m1ctl overlays`, `overlay rm`.
 
 use crate::failure::Result;
 use crate::m1::M1;
@@ -29,4 +29,9 @@ pub(crate) fn list(m1: &mut M1, json: bool) -> Result<()> {
     }
     out::say(&table.to_string());
     Ok(())
+}
+
+/// Deletes an overlay. What it held is gone at once, and its space is free soon.
+pub(crate) fn remove(m1: &mut M1, name: &str) -> Result<()> {
+    m1.ask(&format!("overlay-rm {name}")).map(drop)
 }
