@@ -35,8 +35,13 @@ fn needed(content: &[u8]) -> Result<Vec<String>> {
     Ok(names)
 }
 
-const LIBRARY_DIRECTORIES: [&str; 3] =
-    ["/usr/lib/x86_64-linux-gnu", "/usr/lib64", "/usr/lib/xen-4.17/lib/x86_64-linux-gnu"];
+const LIBRARY_DIRECTORIES: [&str; 4] = [
+    "/usr/lib/x86_64-linux-gnu",
+    "/usr/lib64",
+    "/usr/lib/xen-4.17/lib/x86_64-linux-gnu",
+    // Ceph's own, which fio loads by way of librados.
+    "/usr/lib/x86_64-linux-gnu/ceph",
+];
 
 /// All libraries that `programs` (host paths) need, directly or not: path in the guest → path on the host.
 pub(crate) fn libraries(set: &Unpacked, programs: &[PathBuf]) -> Result<BTreeMap<String, PathBuf>> {

@@ -14,8 +14,9 @@ use crate::packages::{Follow, Unpacked};
 use crate::{bzimage, elf, modules, packages, paths, stage};
 
 /// The packages that the testbed is made of.
-const PACKAGES: [&str; 8] = [
+const PACKAGES: [&str; 9] = [
     "busybox-static",
+    "dmsetup",
     "libgcc-s1",
     "linux-image-amd64",
     "xen-hypervisor-4.17-amd64",
@@ -61,7 +62,8 @@ const MODULES: [&str; 11] = [
     "virtio_blk",
 ];
 /// There for who asks with modprobe, but not loaded at boot.
-const MORE_MODULES: [&str; 5] = ["virtio_console", "loop", "erofs", "ext4", "xen-blkfront"];
+const MORE_MODULES: [&str; 7] =
+    ["virtio_console", "loop", "erofs", "ext4", "xen-blkfront", "dm-mod", "dm-snapshot"];
 
 const INIT: &[u8] = include_bytes!("../dom0/init");
 const AGENT: &[u8] = include_bytes!("../dom0/agent");
@@ -149,6 +151,8 @@ fn contents(set: &Unpacked, kernel: &Path, version: &str) -> Result<Vec<u8>> {
         add(&mut archive, &path, &set.require(&path)?)?;
         archive.symlink(&format!("usr/sbin/{name}"), &format!("/{path}"));
     }
+    // dm-snapshot is what M1's overlays are compared with.
+    add(&mut archive, "usr/sbin/dmsetup", &set.require("/sbin/dmsetup")?)?;
     add(&mut archive, "usr/bin/xenstore", &set.require("/usr/bin/xenstore")?)?;
     for name in XENSTORE_NAMES {
         archive.symlink(&format!("usr/bin/xenstore-{name}"), "xenstore");

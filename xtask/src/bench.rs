@@ -20,9 +20,18 @@ pub(crate) struct Arguments {
     /// How long an idle M1 is watched
     #[arg(long, value_name = "SECONDS", default_value_t = 60)]
     idle_seconds: u64,
+    /// How often each maker's disks have their turn
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=8))]
+    turns: u32,
+    /// Leaves out the boots of guests, which take longest of what is measured about storage
+    #[arg(long)]
+    no_boots: bool,
     /// Only these parts
     #[arg(long, value_enum, value_name = "PART", value_delimiter = ',')]
     only: Vec<Part>,
+    /// The same
+    #[arg(value_enum, value_name = "PART", conflicts_with = "only")]
+    parts: Vec<Part>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -35,10 +44,15 @@ enum Part {
     Domains,
     /// Faults on Xen, in instructions
     Faults,
+    /// Disks of stock guests on Xen, beside xen-blkback and dm-snapshot
+    Storage,
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
-    let wanted = |part| arguments.only.is_empty() || arguments.only.contains(&part);
+    let wanted = |part| {
+        let parts = if arguments.parts.is_empty() { &arguments.only } else { &arguments.parts };
+        parts.is_empty() || parts.contains(&part)
+    };
     let mut report = Report { about: about(), ..Report::default() };
     let mut rates = Vec::new();
     if wanted(Part::Images) {
@@ -62,6 +76,11 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
         stage::say("faults on Xen, instructions counted");
         let rows = section(bench::faults());
         report.sections.push(("Faults on Xen, from user mode to user mode, in instructions".into(), rows));
+    }
+    if wanted(Part::Storage) {
+        stage::say("disks of stock guests on Xen");
+        let title = "Storage on Xen: M1's disks beside xen-blkback's and dm-snapshot's (as floor)";
+        report.sections.push((title.into(), section(bench::storage(arguments.turns, !arguments.no_boots))));
     }
     println!("{report}");
     if let Some(path) = &arguments.json {

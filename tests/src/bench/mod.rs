@@ -8,9 +8,11 @@ mod faults;
 mod host;
 mod report;
 mod samples;
+mod storage;
 
 pub use domains::domains;
 pub use faults::faults;
 pub use host::{Rate, host, images};
 pub use report::{Report, Row};
 pub use samples::Samples;
+pub use storage::storage;

@@ -23,7 +23,9 @@ pub struct Row {
     pub ratio: Option<f64>,
     /// The most that the ratio, or the number where there is no floor, may be.
     pub budget: Option<f64>,
-    /// Whether it is no more than that.
+    /// The least that the ratio may be.
+    pub aim: Option<f64>,
+    /// Whether it is no more than the budget, or no less than the aim.
     pub met: Option<bool>,
     /// What else has to be said.
     pub note: String,
@@ -58,6 +60,14 @@ impl Row {
     pub fn budget(mut self, most: f64) -> Self {
         self.budget = Some(most);
         self.met = self.ratio.or(self.value).map(|value| value <= most);
+        self
+    }
+
+    /// Says how large the ratio is to be at least.
+    #[must_use]
+    pub fn at_least(mut self, least: f64) -> Self {
+        self.aim = Some(least);
+        self.met = self.ratio.map(|ratio| ratio >= least);
         self
     }
 
@@ -123,7 +133,11 @@ fn cells(row: &Row) -> [String; 7] {
         row.samples.map(spread).unwrap_or_default(),
         floor.unwrap_or_default(),
         optional(row.ratio),
-        row.budget.map(|most| format!("≤ {}", number(most))).unwrap_or_default(),
+        match (row.budget, row.aim) {
+            (Some(most), _) => format!("≤ {}", number(most)),
+            (None, Some(least)) => format!("≥ {}", number(least)),
+            (None, None) => String::new(),
+        },
         met.to_owned(),
     ]
 }
@@ -156,6 +170,9 @@ mod tests {
         let row = Row::samples("fault", samples(&[131.0]), "ns").against(floor).budget(1.3);
         assert_eq!(row.met, Some(false));
         assert_eq!(Row::value("idle", 0.05, "%").budget(0.1).met, Some(true));
+        let peer = samples(&[100.0]);
+        let faster = |value| Row::samples("read", samples(&[value]), "/s").against(peer).at_least(1.0);
+        assert_eq!([99.0, 100.0].map(|value| faster(value).met), [Some(false), Some(true)]);
         assert_eq!(Row::not_measured("fault", "ns", "no Xen").budget(1.3).met, None);
     }
 

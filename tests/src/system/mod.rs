@@ -5,6 +5,7 @@
 //! console how that ended, and powers off.
 
 mod early;
+mod tools;
 
 use std::path::PathBuf;
 
@@ -79,6 +80,9 @@ pub fn build(jobs: &[(&str, &str)]) -> Result<System> {
         .file(spare()?, "/srv/debs/hello.deb")
         .content("/boot/initrd.img", initramfs.clone())
         .content("/boot/grub/grub.cfg", GRUB);
+    for (host, path) in tools::fio()? {
+        volume = volume.file(host, &path);
+    }
     for (name, script) in jobs {
         volume = volume.content(&format!("/srv/jobs/{name}"), *script);
     }
