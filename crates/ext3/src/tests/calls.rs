@@ -286,3 +286,32 @@ fn a_read_only_disk_is_read_and_not_written() {
     disk.image = unclean;
     assert_eq!(Fs::mount(&mut disk, LIMITS).err(), Some(MountError::NeedsRecovery));
 }
+
+#[test]
+fn a_journal_that_somebody_else_wrote_is_replayed_as_e2fsck_does_it() {
+    // debugfs writes transactions as Linux does, with words about blocks that must not be replayed.
+    let content: Vec<u8> = (0..6 * 4096_u32).map(|at| (at / 4096 + 1) as u8).collect();
+    let magic: Vec<u8> = [&0xc03b_3998_u32.to_be_bytes()[..], &[9; 4092]].concat();
+    for (words, file) in [
+        ("jo\njw -b 3000,3001,3002,3003,3004,3005 @\njc\n", &content),
+        ("jo\njw -b 3000,3001,3002,3003,3004,3005 @\njw -r 3001,3004\njc\n", &content),
+        (
+            "jo\njw -b 3000,3001,3002,3003,3004,3005 @\njw -r 3001\njw -b 3001,3002,3003,3004,3005,3006 @\njc\n",
+            &content,
+        ),
+        ("jo\njw -b 3007 @\njc\n", &magic),
+        (
+            "jo\njw -b 3000,3001,3002,3003,3004,3005 @\njw -c -b 3010,3011,3012,3013,3014,3015 @\njc\n",
+            &content,
+        ),
+    ] {
+        let (left, said) = tools::debugfs_session(&tools::make(16, &[]), words, file);
+        let theirs = tools::check_preen(&left);
+        let mut disk = Disk::new(left);
+        mount(&mut disk).unmount(&mut disk).unwrap();
+        let part = |image: &[u8]| image[2990 * 4096..3020 * 4096].to_vec();
+        assert!(part(&theirs) != vec![0; 30 * 4096], "{said}");
+        assert!(part(&disk.image) == part(&theirs), "{words}: {said}");
+        tools::check_clean(&disk.image);
+    }
+}

@@ -100,3 +100,16 @@ pub(super) fn optimize(bytes: &[u8]) -> Vec<u8> {
         std::fs::read(image).unwrap()
     })
 }
+
+/// After a series of debugfs's commands in one session; `@` stands for a file with these bytes.
+pub(super) fn debugfs_session(bytes: &[u8], commands: &str, file: &[u8]) -> (Vec<u8>, String) {
+    with_image(bytes, |image| {
+        let (content, script) = (image.with_extension("content"), image.with_extension("script"));
+        std::fs::write(&content, file).unwrap();
+        std::fs::write(&script, commands.replace('@', &content.display().to_string())).unwrap();
+        let mut command = tool("debugfs");
+        command.arg("-w").arg("-f").arg(&script).arg(image);
+        let (_, text) = run(command);
+        (std::fs::read(image).unwrap(), text)
+    })
+}

@@ -429,3 +429,26 @@ fn a_directory_that_is_not_complete_is_looked_at_again() {
     disk.machine.attach();
     disk.connect();
 }
+
+#[test]
+fn discards_go_to_a_backend_that_knows_them_and_to_no_other() {
+    let mut disk = Disk::connected(4096);
+    assert_eq!(disk.driver.discard(0, 8, 1), Err(SubmitError::Unsupported));
+    let mut disk = Disk::new(4096);
+    disk.machine.set_back("feature-discard", "1");
+    disk.connect();
+    assert!(disk.driver.geometry().discard);
+    for (first, sectors) in [(0, 0), (4090, 8), (u64::MAX, 8), (8, u64::MAX)] {
+        assert_eq!(disk.driver.discard(first, sectors, 1), Err(SubmitError::OutOfRange));
+    }
+    assert_eq!(disk.driver.discard(16, 4080, 7), Ok(()));
+    disk.driver.publish_requests();
+    let asked = disk.asked();
+    let [one] = &asked[..] else { panic!("{asked:?}") };
+    assert_eq!((one.operation, one.sector, one.segments.len()), (5, 16, 0));
+    disk.respond(one.id, 5, 0);
+    assert_eq!(disk.completions(), [done(7)]);
+    // `blkif_request_discard`: the count stands where segments would.
+    let words = crate::blkfront::wire::discard(3, 16, 1 << 33);
+    assert_eq!(words[..8], [5, 0, 3, 0, 16, 0, 0, 2]);
+}
