@@ -1,14 +1,9 @@
 //! Debian's system boots from M1 and writes over what all share, in every way that people start guests.
 
-use std::time::Duration;
-
 use m1_tests::full;
 use m1_tests::m1::m1;
 
-use crate::bed::{ADDRESSES, MACHINE, stock, turn};
-
-/// A boot takes half a minute on an emulated processor, and some run at once.
-const LIMIT: Duration = Duration::from_secs(300);
+use crate::bed::{ADDRESSES, LIMIT, MACHINE, stock, turn};
 
 const VOLUMES: &str = "volume=debian:xvda volume=debian-erofs:xvdb,group=linux volume=empty:xvdc,group=linux";
 
