@@ -233,7 +233,7 @@ impl<B> Ext3<B> {
         start: u64,
         end: u64,
     ) -> Result<(), Error> {
-        let size = self.file(device, ino)?.size.div_ceil(BLOCK as u64) * BLOCK as u64;
+        let size = self.file(device, ino)?.size.div_ceil(BLOCK as u64).saturating_mul(BLOCK as u64);
         let end = end.min(size);
         if start >= end {
             return Ok(());

@@ -78,7 +78,7 @@ impl<B> Ext3<B> {
             return Err(Error::TooManyLinks);
         }
         self.make(device, dir, Some(name), 0o040_000 | permissions & 0o7777, |fs, device, ino, inode| {
-            inode.links += 1;
+            inode.links = inode.links.saturating_add(1);
             fs.first_names(device, ino, inode, dir)
         })
     }
@@ -129,10 +129,10 @@ impl<B> Ext3<B> {
             fill(fs, device, ino, &mut inode)?;
             match name {
                 Some(name) => {
-                    inode.links += 1;
+                    inode.links = inode.links.saturating_add(1);
                     fs.add_name(device, dir, &mut parent, name, (ino, code_of(&inode)))?;
                     if inode.is_directory() {
-                        parent.links += 1;
+                        parent.links = parent.links.saturating_add(1);
                     }
                     fs.write_inode(device, dir, &parent)?;
                 }
@@ -168,7 +168,7 @@ impl<B> Ext3<B> {
             if inode.links == 0 {
                 fs.remove_orphan(device, ino, &mut inode)?;
             }
-            inode.links += 1;
+            inode.links = inode.links.saturating_add(1);
             inode.changed = fs.now;
             fs.add_name(device, dir, &mut parent, name, (ino, code_of(&inode)))?;
             fs.write_inode(device, dir, &parent)?;
@@ -304,7 +304,7 @@ impl<B> Ext3<B> {
                 None => fs.add_name(device, to_dir, &mut to_parent, to, named)?,
             }
             if is_dir {
-                to_parent.links += 1;
+                to_parent.links = to_parent.links.saturating_add(1);
             }
             fs.write_inode(device, to_dir, &to_parent)?;
             let mut parent = fs.directory(device, from_dir)?;

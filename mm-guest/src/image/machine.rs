@@ -3,9 +3,9 @@
 use core::cell::Cell;
 
 use mm_guest::{
-    DataDisk, DiskFailed, Exit, FrameCount, FreezeAnswer, FreezeStep, Lent, Machine, NotThere, OutOfFrames,
-    PAGE_SIZE, ProcessorTime, Prot, Registers, SharedMap, SharedPage, Source, UserPage, VolumeError,
-    VolumePage,
+    DataDisk, DataOption, DiskFailed, Exit, FrameCount, FreezeAnswer, FreezeStep, Lent, Machine, NotThere,
+    OutOfFrames, PAGE_SIZE, ProcessorTime, Prot, Registers, SharedMap, SharedPage, Source, UserPage,
+    VolumeError, VolumePage,
 };
 use mm_proto::{Bitmap, RequestBody, SnapshotInfo, VolumeIdentity};
 use xen::{Clock, Events, GrantStatus, Hypervisor, Port, Virq};
@@ -93,7 +93,7 @@ fn page(page: UserPage) -> user::UserPage {
 }
 
 impl Xen {
-    /// Connects to M1 and, if `data`, to the disk for that, and sets up an empty address space; `reserve` frames are the kernel's.
+    /// Connects to M1 and, as `data` says, to the disk behind `/data`, and sets up an empty address space; `reserve` frames are the kernel's.
     /// With `wait`, gives its memory back first and waits until dom0 attaches the device.
     pub(crate) fn new(
         mut boot: Boot,
@@ -101,7 +101,7 @@ impl Xen {
         reserve: usize,
         window: u32,
         wait: bool,
-        data: bool,
+        data: DataOption,
     ) -> Result<Self, What> {
         let failed = |what: &str| What::from(what);
         let no_reserve = || failed("not enough memory for the reserve");
@@ -115,7 +115,14 @@ impl Xen {
         }
         let begun = boot.clock.now_ns();
         let link = Link::connect(&mut boot, &mut store, window)?;
-        let disk = if data { Disk::connect(&mut boot, &mut store)? } else { None };
+        let disk = match data {
+            DataOption::Required => Disk::connect(&mut boot, &mut store)?,
+            DataOption::Optional => Disk::connect(&mut boot, &mut store).unwrap_or_else(|what| {
+                log::warn!("data=optional: /data is not there: {what}");
+                None
+            }),
+            DataOption::Off => None,
+        };
         let connected = boot.clock.now_ns();
         let seed = seed::gather(&boot, &mut store);
         let mut pool = match early {

@@ -4,7 +4,7 @@ use alloc::string::String;
 use core::fmt::Write;
 
 use mm_client::OwnFigures;
-use mm_guest::{DataOption, End, Figures, Kernel, Machine, Options, StartError};
+use mm_guest::{End, Figures, Kernel, Machine, Options, StartError};
 use xen::ShutdownReason;
 use xen_rt::Boot;
 
@@ -28,8 +28,7 @@ pub(crate) fn main(mut boot: Boot) -> ! {
     let options = Options::parse(boot.cmdline.as_bytes());
     let (hold, fault_trace) = (options.hold, options.fault_trace);
     let reserve = usize::try_from(options.reserve).unwrap_or(usize::MAX);
-    let data = options.data != DataOption::Off;
-    let mut xen = match Xen::new(boot, store, reserve, options.window, options.pool, data) {
+    let mut xen = match Xen::new(boot, store, reserve, options.window, options.pool, options.data) {
         Ok(xen) => xen,
         Err(what) => {
             log::error!("{what}");
