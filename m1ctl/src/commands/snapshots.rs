@@ -36,7 +36,8 @@ pub(crate) fn list(m1: &mut M1, json: bool) -> Result<()> {
     Ok(())
 }
 
-fn table(answer: &Value) -> Table {
+/// From `snapshots`, or from `status`, which has the same member.
+pub(crate) fn table(answer: &Value) -> Table {
     let heading = ["snapshot", "state", " MiB", " alone MiB", " clones", " thawed", " stood still", "source"];
     let mut table = Table::new(&heading);
     for snapshot in answer["snapshots"].as_array().into_iter().flatten() {

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use serde_json::Value;
 
-use super::{clients, volumes};
+use super::{clients, snapshots, volumes};
 use crate::failure::Result;
 use crate::m1::M1;
 use crate::out::{self, mib, number, printable, text};
@@ -54,6 +54,9 @@ fn write_screen(
     write!(screen, "\n{}", volumes::table(status))?;
     if status["clients"].as_array().is_some_and(|clients| !clients.is_empty()) {
         write!(screen, "\n{}", clients::table(status, names))?;
+    }
+    if status["snapshots"].as_array().is_some_and(|snapshots| !snapshots.is_empty()) {
+        write!(screen, "\n{}", snapshots::table(status))?;
     }
     for problem in status["problems"].as_array().into_iter().flatten() {
         writeln!(screen, "\nproblem: {}", printable(text(problem)))?;

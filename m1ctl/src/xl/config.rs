@@ -1,4 +1,5 @@
-//! xl configurations (xl.cfg(5)): read, changed in places, written again. The grammar is that of `tools/libs/util/libxlu_cfg_y.y`.
+//! xl configurations (xl.cfg(5)): read, changed in places, written again. The grammar is that of
+//! `tools/libs/util/libxlu_cfg_{l.l,y.y}`; the tests' verdicts are those of Debian's libxlutil 4.17.
 
 use std::fmt;
 
@@ -35,6 +36,8 @@ impl fmt::Display for Value {
                 for letter in text.chars() {
                     match letter {
                         '"' | '\\' => write!(f, "\\{letter}")?,
+                        '\n' => f.write_str("\\n")?,
+                        '\r' => f.write_str("\\r")?,
                         letter => write!(f, "{letter}")?,
                     }
                 }
@@ -143,8 +146,7 @@ impl<'t> Reader<'t> {
             let skipped = match rest.chars().next() {
                 Some('#') => rest.find('\n').unwrap_or(rest.len()),
                 Some('\n' | ';') if lines => 1,
-                Some(' ' | '\t' | '\r') => 1,
-                Some('\\') if rest[1..].starts_with('\n') => 2,
+                Some(' ' | '\t') => 1,
                 _ => return,
             };
             self.at += skipped;
@@ -161,9 +163,10 @@ impl<'t> Reader<'t> {
 
     fn setting(&mut self) -> Result<(&'t str, bool, Value), String> {
         let rest = self.rest();
-        let end = rest.find(|letter: char| !(letter.is_ascii_alphanumeric() || letter == '_'));
+        let end =
+            rest.find(|letter: char| !(letter.is_ascii_alphanumeric() || letter == '_' || letter == '.'));
         let key = &rest[..end.unwrap_or(rest.len())];
-        if !key.starts_with(|letter: char| letter.is_ascii_alphabetic() || letter == '_') {
+        if !key.starts_with(|letter: char| letter.is_ascii_alphabetic()) {
             return Err("a setting begins with its name".to_owned());
         }
         self.at += key.len();
@@ -226,7 +229,8 @@ impl<'t> Reader<'t> {
         let mut text = String::new();
         loop {
             let mut letters = self.rest().chars();
-            let letter = letters.next().ok_or("a text has no end")?;
+            let letter =
+                letters.next().filter(|letter| *letter != '\n').ok_or("a text has no end in its line")?;
             self.at += letter.len_utf8();
             if letter == quote {
                 return Ok(text);
@@ -237,20 +241,18 @@ impl<'t> Reader<'t> {
             }
             let escaped = letters.next().ok_or("a text ends with \\")?;
             self.at += escaped.len_utf8();
+            // xl's own reader takes numbers in octal and hexadecimal for wrong, whatever they are.
             text.push(match escaped {
+                'a' => '\x07',
+                'b' => '\x08',
+                'f' => '\x0c',
                 'n' => '\n',
-                't' => '\t',
                 'r' => '\r',
-                'x' => self.hexadecimal()?,
-                other => other,
+                't' => '\t',
+                'v' => '\x0b',
+                '\\' | '\'' | '"' => escaped,
+                other => return Err(format!("\\{other} in a text: xl does not know it")),
             });
         }
-    }
-
-    fn hexadecimal(&mut self) -> Result<char, String> {
-        let digits = self.rest().get(..2).ok_or("\\x has two digits")?;
-        let byte = u8::from_str_radix(digits, 16).map_err(|_| "\\x has two digits")?;
-        self.at += 2;
-        Ok(char::from(byte))
     }
 }

@@ -73,17 +73,21 @@ pub(super) fn from_json(json: &Json) -> Option<Config> {
     let mib = build["target_memkb"].as_u64().or(build["max_memkb"].as_u64())?.div_ceil(1024);
     set("memory", Some(Value::Number(mib.to_string())));
     set("vcpus", number(&build["max_vcpus"]));
-    for key in ["max_grant_frames", "max_maptrack_frames"] {
-        set(key, number(&build[key]));
+    for (key, name) in [
+        ("max_grant_frames", "max_grant_frames"),
+        ("max_maptrack_frames", "max_maptrack_frames"),
+        ("event_channels", "max_event_channels"),
+    ] {
+        set(name, number(&build[key]));
     }
     for key in ["on_poweroff", "on_reboot", "on_crash"] {
-        set(
-            key,
-            text(&json[key]).map(|value| match value {
-                Value::Text(word) => Value::Text(word.replace('_', "-")),
-                other => other,
-            }),
-        );
+        // libxl leaves out what is its own default, which is not always that of a file.
+        let action = match json[key].as_str() {
+            None => "destroy".to_owned(),
+            Some("restart_rename") => "rename-restart".to_owned(),
+            Some(action) => action.replace('_', "-"),
+        };
+        set(key, Some(Value::Text(action)));
     }
     let list = |key: &str| json[key].as_array().cloned().unwrap_or_default();
     let disks: Vec<Value> = list("disks").iter().filter_map(disk).map(Value::Text).collect();
