@@ -150,7 +150,7 @@ impl M1 {
     /// What `VOLUME@NAME` is for this device: the snapshot's own volume, or a disk that the client had besides.
     fn over_snapshot(&self, volume: &str, name: &str, devid: u32) -> Result<OverSnapshot, Option<Reason>> {
         self.volumes.iter().find(|facts| facts.name == volume).ok_or(Some(Reason::UnknownVolume))?;
-        let own = self.snapshots.find(self.volumes, volume, name);
+        let own = self.snapshots.find(volume, name);
         let disk = self.snapshots.find_disk(self.volumes, volume, name, devid);
         // Names are one's own over each volume: another client's disk of the same name is not this one's.
         let disk = disk.filter(|(slot, _)| own.is_none_or(|own| own.id == slot.id));
@@ -174,6 +174,9 @@ impl M1 {
             return Ok(overlay);
         }
         let overlays = self.overlays.as_mut().ok_or(Some(Reason::NoStore))?;
+        if name == crate::overlays::FROZEN {
+            return Err(Some(Reason::OverlayName));
+        }
         let pages = u32::try_from(base.pages).map_err(|_| Some(Reason::TooLarge))?;
         let base = mm_store::Base { identity: base.identity, pages };
         if overlays.store.find(name).is_none() {

@@ -87,8 +87,8 @@ impl Hands<'_> {
     }
 
     fn read(&mut self, read: mm_engine::Read) {
-        if let Some(overlays) = self.overlays.as_deref_mut().filter(|overlays| overlays.volume == read.volume)
-        {
+        let store = self.overlays.as_deref_mut().filter(|overlays| overlays.reads_from(read.volume));
+        if let Some(overlays) = store {
             if let Err(read) = overlays.read(read) {
                 log::error!("bug: no room for a read of block {} of the store", read.page);
                 if let Err(bug) = self.engine.read_done(&read, Err(mm_engine::ReadFailed)) {

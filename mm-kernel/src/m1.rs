@@ -104,7 +104,11 @@ impl M1 {
         };
         let came = overlays.turn(&mut hands);
         while let Some(finished) = overlays.take_finished() {
-            self.block.finished(&finished);
+            if finished.asker == crate::overlays::KEEPER {
+                self.snapshots.keeper.finished(&finished);
+            } else {
+                self.block.finished(&finished);
+            }
         }
         if came {
             self.block.wake();

@@ -58,6 +58,7 @@ impl M1 {
         // Frames of blocks that have reached the disk may be what a request waits for.
         more |= self.engine.can_go_on();
         self.snapshots_turn();
+        more |= self.keeper_turn();
         self.answer();
         self.network_turn(now);
         self.grow();

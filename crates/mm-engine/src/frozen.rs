@@ -51,6 +51,8 @@ pub(crate) struct Frozen<'a> {
     free: List,
     /// In no snapshot, but somebody still maps them.
     leaving: List,
+    /// In no snapshot, but still on the store's disk.
+    unwanted: List,
     /// Pages that each snapshot alone has.
     unique: [u32; SNAPSHOTS],
     pages: [u32; SNAPSHOTS],
@@ -72,6 +74,7 @@ impl<'a> Frozen<'a> {
             seed: seed.rotate_left(32),
             free: EMPTY,
             leaving: EMPTY,
+            unwanted: EMPTY,
             unique: [0; SNAPSHOTS],
             pages: [0; SNAPSHOTS],
             hand: 0,
@@ -101,7 +104,8 @@ impl<'a> Frozen<'a> {
 
     /// Pages that are in a snapshot.
     pub(crate) fn used(&self) -> u32 {
-        self.len().saturating_sub(self.free.count).saturating_sub(self.leaving.count)
+        let gone = [self.free, self.leaving, self.unwanted];
+        gone.iter().fold(self.len(), |used, list| used.saturating_sub(list.count))
     }
 
     /// Numbers that wait for somebody to let go of their pages.
@@ -133,6 +137,46 @@ impl<'a> Frozen<'a> {
     /// Whether the page's bytes are on the store's disk.
     pub(crate) fn is_stored(&self, page: u32) -> bool {
         page.checked_sub(FIRST).is_some_and(|index| self.rows.at(index).digest & STORED != 0)
+    }
+
+    /// The page's bytes are on the store's disk from now on.
+    pub(crate) fn set_stored(&mut self, page: u32) {
+        if let Some(index) = page.checked_sub(FIRST).filter(|index| *index < self.len()) {
+            self.rows.at_mut(index).digest |= STORED;
+        }
+    }
+
+    /// A page that was on the store's disk before M1 was there is in this snapshot. False where there is no such number.
+    /// [`Self::end_restore`] has to follow before anything else is added.
+    pub(crate) fn restore(&mut self, page: u32, snapshot: u8) -> bool {
+        let Some(index) = page.checked_sub(FIRST).filter(|index| *index < self.len()) else { return false };
+        if self.members(page) == 0 {
+            // It is found by no content: nobody knows it before it is read.
+            *self.rows.at_mut(index) = FrozenEntry { chain: NIL, digest: STORED };
+        }
+        self.join(page, snapshot);
+        true
+    }
+
+    /// Numbers that nobody has are free.
+    pub(crate) fn end_restore(&mut self) {
+        (self.free, self.leaving, self.unwanted) = (EMPTY, EMPTY, EMPTY);
+        for index in 0..self.len() {
+            if *self.members.at(index) == 0 {
+                push(&mut self.rows, &mut self.free, index);
+            }
+        }
+    }
+
+    /// A page that was on the store's disk is in no snapshot: it has to go from there first.
+    pub(crate) fn give_up(&mut self, page: u32) {
+        if let Some(index) = page.checked_sub(FIRST) {
+            push(&mut self.rows, &mut self.unwanted, index);
+        }
+    }
+
+    pub(crate) fn next_unwanted(&mut self) -> Option<u32> {
+        pop(&mut self.rows, &mut self.unwanted).map(|index| FIRST.saturating_add(index))
     }
 
     /// What the page is to be found by: a digest of a frame's bytes, mixed with the group.

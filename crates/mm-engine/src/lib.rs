@@ -24,6 +24,7 @@
 mod answer;
 mod buckets;
 mod cache;
+mod durable;
 mod effect;
 mod engine;
 mod figures;
@@ -55,6 +56,7 @@ mod volumes;
 mod windows;
 
 pub use cache::{FillError, Forgot, Wanted};
+pub use durable::NextPage;
 pub use effect::{Capture, Contents, Copied, Copy, EFFECTS, Effect, Effects, Grants, InUse, READ_RUN, Read};
 pub use engine::{Engine, Limits, Refusal};
 pub use freeze::FreezeRefused;

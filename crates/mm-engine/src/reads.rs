@@ -107,7 +107,10 @@ impl Engine<'_> {
                     None => break,
                 },
             };
-            let full = run.frames.len() >= (self.limits.read_run as usize).min(READ_RUN);
+            // Frozen pages that follow each other need not do so on the store's disk.
+            let scattered = Some(volume) == self.frozen_volume;
+            let most = if scattered { 1 } else { (self.limits.read_run as usize).min(READ_RUN) };
+            let full = run.frames.len() >= most;
             if (frame.is_none() || full) && !run.frames.is_empty() {
                 runs += 1;
                 self.begin(core::mem::replace(&mut run, empty(volume, page)), out);

@@ -39,6 +39,8 @@ pub enum SnapshotState {
     Ready,
     /// Nothing came of it; its pages are going or gone. [`Engine::delete_snapshot`] frees the number.
     Failed(FreezeFailure),
+    /// On the store's disk since before M1 was started; its volume is not there yet ([`Engine::arrive_snapshot`]).
+    Away,
     /// Deleted; its pages are going.
     Leaving,
 }
@@ -358,7 +360,7 @@ impl Engine<'_> {
             SnapshotState::Free | SnapshotState::Leaving => return Err(DeleteRefused::NoSnapshot),
             SnapshotState::Ordered | SnapshotState::Taking => return Err(DeleteRefused::BeingTaken),
             SnapshotState::Ready if row.rings > 0 => return Err(DeleteRefused::InUse),
-            SnapshotState::Ready | SnapshotState::Failed(_) => {}
+            SnapshotState::Ready | SnapshotState::Away | SnapshotState::Failed(_) => {}
         }
         row.state = SnapshotState::Leaving;
         self.dying |= 1 << (snapshot.0 & 63);
@@ -448,10 +450,14 @@ impl Engine<'_> {
             }
             self.stalled = false;
         }
-        self.give_back_frozen(page);
+        if self.frozen.is_stored(page) {
+            self.frozen.give_up(page);
+        } else {
+            self.give_back_frozen(page);
+        }
     }
 
-    fn give_back_frozen(&mut self, page: u32) {
+    pub(crate) fn give_back_frozen(&mut self, page: u32) {
         let volume = self.frozen_volume.unwrap_or(u16::MAX);
         let is_mapped = self.store.find(volume, page).is_some();
         self.frozen.give_back(page, is_mapped);

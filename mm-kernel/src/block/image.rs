@@ -68,6 +68,19 @@ impl Image {
     }
 }
 
+impl Image {
+    /// As it is kept on the store's disk.
+    pub(crate) fn words(&self) -> [u32; 3] {
+        [self.root, u32::try_from(self.levels).unwrap_or(0), self.blocks]
+    }
+
+    /// What was kept there. `None` where it makes no sense.
+    pub(crate) fn from_words([root, levels, blocks]: [u32; 3]) -> Option<Self> {
+        let levels = usize::try_from(levels).ok().filter(|levels| (1..=LEVELS).contains(levels))?;
+        (u64::from(root) >= mm_proto::FROZEN_FIRST).then_some(Self { root, levels, blocks })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -7,7 +7,7 @@ use xen_sys::DomId;
 use super::reply::{Answer, Done, Refused};
 use super::verbs::{Words, argument, bulk, number};
 use crate::m1::M1;
-use crate::snapshots::Progress;
+use crate::snapshots::{Persist, Progress};
 
 const FREEZE: &str = "freeze DOMID NAME [persist]";
 const PROGRESS: &str = "progress DOMID NAME";
@@ -34,14 +34,16 @@ pub(super) fn progress(m1: &mut M1, arguments: &mut Words<'_>) -> Answer {
 
 fn outcome(progress: Progress) -> Answer {
     match progress.state {
-        SnapshotState::Ready if progress.ready => Ok(Done::Frozen {
+        SnapshotState::Ready if progress.persist == Persist::Failed => Err(Refused::NotStored),
+        // One that is to last is there when it is on the store's disk.
+        SnapshotState::Ready if progress.ready && progress.persist != Persist::Wanted => Ok(Done::Frozen {
             captured: progress.captured,
             kept: progress.kept,
             standstill_ns: progress.standstill,
         }),
         SnapshotState::Failed(why) => Err(Refused::NotFrozen(why)),
         SnapshotState::Free | SnapshotState::Leaving => Err(Refused::NoFreeze),
-        SnapshotState::Ordered | SnapshotState::Taking | SnapshotState::Ready => {
+        SnapshotState::Ordered | SnapshotState::Taking | SnapshotState::Ready | SnapshotState::Away => {
             Ok(Done::Running { done: progress.captured, all: progress.announced })
         }
     }

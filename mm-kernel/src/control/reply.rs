@@ -67,6 +67,8 @@ pub(super) enum Refused {
     TooLong,
     /// There is no store.
     NoStore,
+    /// The snapshot is there, in memory only.
+    NotStored,
     /// The overlay stays.
     Overlay(DeleteRefused),
     /// The domain is not frozen.
@@ -98,6 +100,9 @@ impl fmt::Display for Refused {
             Self::NotFrozen(why) => f.write_str(reason(*why)),
             Self::NoFreeze => f.write_str("no freeze of this domain under this name is under way"),
             Self::Remove(refused) => refused.fmt(f),
+            Self::NotStored => f.write_str(
+                "the snapshot is in memory only: the store's disk did not take it, see M1's console",
+            ),
             Self::NoStore => f.write_str("M1 has no store: store_disk= names its disk"),
         }
     }

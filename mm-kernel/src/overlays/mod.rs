@@ -4,6 +4,7 @@
 //! written blocks; the store's own journal and checkpoints; flushes. Blocks of the disk are pages of a volume of the engine's that no ring
 //! leads to, so what was written and what is read again is in the same cache as everything else.
 
+mod frozen;
 mod io;
 mod meta;
 mod open;
@@ -18,6 +19,7 @@ use xenstore::{Client, Message};
 
 use crate::effects::Hands;
 
+pub(crate) use frozen::DIRECTORY;
 pub use open::OpenFailed;
 pub(crate) use open::{Opened, Waiter, open};
 pub(crate) use writes::Finished;
@@ -30,10 +32,14 @@ const WAITING: usize = 48;
 pub(crate) const META: usize = 6;
 /// Flushes under way that are remembered, to say how much is durable.
 const FLUSHES: usize = 64;
+/// Name of the overlay of frozen pages. No client can have one of this name.
+pub(crate) const FROZEN: &str = ".m1-snapshots";
 /// What nobody asked to be durable is made so after this time at most, and when its client goes.
 const FLUSH_NS: u64 = 5_000_000_000;
 /// Whose flush that is: nobody's.
 const NOBODY: Asker = Asker { job: u16::MAX, serial: 0 };
+/// Whose writes those of snapshots are: no job has this place.
+pub(crate) const KEEPER: Asker = Asker { job: u16::MAX - 1, serial: 0 };
 /// Overlays whose clients have gone while something of theirs was on its way.
 const CLOSING: usize = 64;
 
@@ -75,8 +81,11 @@ pub struct Overlays {
     page: &'static mut Page,
     meta: [Option<Meta>; META],
     meta_frames: [Frame; META],
-    reads: [Option<Read>; MAX_REQUESTS],
-    waiting_reads: heapless::Deque<Read, MAX_REQUESTS>,
+    /// Reads under way, and the block of the disk that each begins with.
+    reads: [Option<(Read, u32)>; MAX_REQUESTS],
+    waiting_reads: heapless::Deque<Read, { 2 * MAX_REQUESTS }>,
+    /// The engine's volume of frozen pages, and where they are kept.
+    frozen: Option<(VolumeId, mm_store::OverlayId)>,
     writes: [Option<Run>; WRITES],
     waiting_writes: heapless::Deque<Run, WAITING>,
     finished: heapless::Deque<Finished, { WRITES + WAITING }>,

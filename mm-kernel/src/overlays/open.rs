@@ -254,6 +254,7 @@ impl Opened {
             meta_frames,
             reads: [const { None }; MAX_REQUESTS],
             waiting_reads: heapless::Deque::new(),
+            frozen: None,
             writes: [const { None }; WRITES],
             waiting_writes: heapless::Deque::new(),
             finished: heapless::Deque::new(),

@@ -27,9 +27,16 @@ impl Overlays {
                     let _ = frames.push(mfn);
                 }
             }
-            let sector = read.page.saturating_mul(8);
+            let Some(first) = self.first_block(read) else {
+                log::error!("store: frozen page {:#x} is not on its disk", read.page);
+                if let Some(read) = self.waiting_reads.pop_front() {
+                    end(hands, &read, Err(ReadFailed));
+                }
+                continue;
+            };
+            let sector = u64::from(first) * 8;
             match self.front.submit(Operation::Read, sector, &frames, io::READ | place as u64) {
-                Ok(()) => self.reads[place] = self.waiting_reads.pop_front(),
+                Ok(()) => self.reads[place] = self.waiting_reads.pop_front().map(|read| (read, first)),
                 Err(SubmitError::Full) => break,
                 // A store disk that has gone does not come back to this M1: what was on its way is not known.
                 Err(_) => {
@@ -42,7 +49,7 @@ impl Overlays {
     }
 
     pub(super) fn read_completed(&mut self, place: usize, completion: Completion, hands: &mut Hands<'_>) {
-        let Some(read) = self.reads.get_mut(place).and_then(Option::take) else { return };
+        let Some((read, first)) = self.reads.get_mut(place).and_then(Option::take) else { return };
         if completion.quarantined {
             if let Err(bug) = hands.engine.read_lost(&read) {
                 log::error!("bug: {bug:?}");
@@ -50,7 +57,7 @@ impl Overlays {
             return;
         }
         let outcome = match completion.outcome {
-            Ok(()) if self.is_what_was_written(&read, hands) => Ok(()),
+            Ok(()) if self.is_what_was_written(&read, first, hands) => Ok(()),
             Ok(()) => Err(ReadFailed),
             Err(failure) => {
                 log::warn!("a read of the store failed: {failure:?}");
@@ -61,10 +68,9 @@ impl Overlays {
     }
 
     /// Looks at checksums. A block that no mapping leads to any more is nobody's, whatever it holds.
-    fn is_what_was_written(&mut self, read: &Read, hands: &Hands<'_>) -> bool {
+    fn is_what_was_written(&mut self, read: &Read, first: u32, hands: &Hands<'_>) -> bool {
         let mut good = true;
-        for (block, frame) in (read.page..).zip(&read.frames) {
-            let Ok(disk) = u32::try_from(block).map(DiskBlock) else { continue };
+        for (disk, frame) in (first..).map(DiskBlock).zip(&read.frames) {
             let Some(live) = self.store.mapped_at(disk) else { continue };
             let Some((words, _)) = hands.lending.frame(*frame) else { continue };
             let mut bytes = [0; BLOCK];

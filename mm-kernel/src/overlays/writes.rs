@@ -115,8 +115,16 @@ impl Overlays {
         let Run { asker, blocks } = run;
         let (mut good, count) = (true, blocks.len());
         for block in blocks {
+            let frozen = self.frozen_page(&block.place);
             let ended = self.store.written(block.place, block.crc, outcome);
             good &= ended.is_ok();
+            if let Some(page) = frozen {
+                // A frozen page is in memory until it is here; where it could not be written it stays there.
+                if ended.is_ok() {
+                    hands.engine.page_stored(page);
+                }
+                continue;
+            }
             let kept = match ended {
                 Ok(()) => hands.engine.filled(block.frame),
                 Err(IoFailed) => hands.engine.unfill(block.frame),

@@ -7,12 +7,13 @@ use mm_http::json;
 use mm_http::prometheus::{Exposition, Kind};
 
 use super::{Facts, PAGE};
-use crate::snapshots::SnapshotFacts;
+use crate::snapshots::{Persist, SnapshotFacts};
 
 /// Which of a snapshot's states that is, in one word.
 fn state(facts: &SnapshotFacts<'_>) -> &'static str {
     match facts.state {
         SnapshotState::Ready if facts.ready => "ready",
+        SnapshotState::Away => "away",
         SnapshotState::Ready | SnapshotState::Taking => "taking",
         SnapshotState::Ordered => "ordered",
         SnapshotState::Failed(_) => "failed",
@@ -31,7 +32,7 @@ impl Display for Hex {
 
 pub(super) fn metrics(facts: &Facts<'_>, out: &mut Exposition<'_>) -> fmt::Result {
     let (figures, counters) = (facts.engine.figures(), facts.engine.counters());
-    let all = || facts.snapshots.facts(facts.engine, facts.volumes);
+    let all = || facts.snapshots.facts(facts.engine);
     let ready = all().filter(|snapshot| snapshot.ready).count() as u64;
     out.gauge("m1_snapshots", "Snapshots that clones can be made of.", ready)?;
     out.counter("m1_freezes_total", "Snapshots that were completed.", counters.freezes)?;
@@ -95,7 +96,7 @@ pub(super) fn metrics(facts: &Facts<'_>, out: &mut Exposition<'_>) -> fmt::Resul
 }
 
 pub(crate) fn status(facts: &Facts<'_>, out: &mut json::Array<'_>) -> fmt::Result {
-    for snapshot in facts.snapshots.facts(facts.engine, facts.volumes) {
+    for snapshot in facts.snapshots.facts(facts.engine) {
         out.object(|entry| {
             entry.string("name", &snapshot.name)?;
             entry.string("volume", &snapshot.volume)?;
@@ -114,6 +115,16 @@ pub(crate) fn status(facts: &Facts<'_>, out: &mut json::Array<'_>) -> fmt::Resul
             entry.number("clones", snapshot.clones)?;
             entry.number("thawed", snapshot.thawed)?;
             entry.number("standstill_ns", snapshot.standstill)?;
+            entry.string(
+                "kept",
+                &match snapshot.persist {
+                    Persist::Memory => "memory",
+                    Persist::Wanted => "storing",
+                    Persist::Stored => "stored",
+                    Persist::Failed => "not stored",
+                    Persist::Damaged => "damaged",
+                },
+            )?;
             entry.boolean("hot", snapshot.hot)
         })?;
     }

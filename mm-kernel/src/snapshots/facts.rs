@@ -3,9 +3,8 @@
 use mm_engine::{Engine, SnapshotState};
 use xen_sys::DomId;
 
-use super::{Identity, Slot, Snapshots};
+use super::{Identity, Persist, Slot, Snapshots};
 use crate::m1::M1;
-use crate::volumes::VolumeFacts;
 
 /// How far a freeze is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -14,6 +13,8 @@ pub struct Progress {
     pub state: SnapshotState,
     /// Clones can be attached.
     pub ready: bool,
+    /// Whether it outlives M1.
+    pub persist: Persist,
     /// Pages that the client announced.
     pub announced: u64,
     /// Pages that came so far.
@@ -57,30 +58,25 @@ pub struct SnapshotFacts<'a> {
     pub thawed: u64,
     /// How long the program stood still for it, in nanoseconds.
     pub standstill: u64,
+    /// Whether it outlives M1.
+    pub persist: Persist,
     /// A list of what clones touch first is there.
     pub hot: bool,
 }
 
 impl Snapshots {
     /// All of them, in no order.
-    pub fn facts<'a>(
-        &'a self,
-        engine: &'a Engine<'static>,
-        volumes: &'a [VolumeFacts],
-    ) -> impl Iterator<Item = SnapshotFacts<'a>> + 'a {
-        self.iter().filter_map(move |slot| one(slot, engine, volumes))
+    pub fn facts<'a>(&'a self, engine: &'a Engine<'static>) -> impl Iterator<Item = SnapshotFacts<'a>> + 'a {
+        self.iter().filter_map(move |slot| one(slot, engine))
     }
 }
 
-fn one<'a>(
-    slot: &'a Slot,
-    engine: &Engine<'static>,
-    volumes: &'a [VolumeFacts],
-) -> Option<SnapshotFacts<'a>> {
+fn one<'a>(slot: &'a Slot, engine: &Engine<'static>) -> Option<SnapshotFacts<'a>> {
     let figures = engine.snapshot(slot.id)?;
     Some(SnapshotFacts {
         name: &slot.name,
-        volume: volumes.get(slot.volume).map_or("", |volume| volume.name.as_str()),
+        volume: &slot.over,
+        persist: slot.persist,
         source: slot.source,
         identity: slot.identity,
         ordered: slot.ordered,
@@ -107,6 +103,7 @@ impl M1 {
         Some(Progress {
             state: figures.state,
             ready: slot.ready,
+            persist: slot.persist,
             announced: figures.progress.announced,
             captured: figures.progress.captured,
             kept: figures.progress.kept,
@@ -116,6 +113,6 @@ impl M1 {
 
     /// The snapshots, in no order.
     pub fn snapshots(&self) -> impl Iterator<Item = SnapshotFacts<'_>> {
-        self.snapshots.facts(self.engine, self.volumes)
+        self.snapshots.facts(self.engine)
     }
 }

@@ -4,8 +4,10 @@
 //! info page that clones of it get. dom0 orders a freeze ([`crate::m1::M1::freeze`]), the client does it over its map ring, and when it is
 //! complete `target=VOLUME@NAME` is served.
 
+mod directory;
 mod facts;
 mod hot;
+mod keep;
 mod orders;
 
 use heapless::String;
@@ -18,6 +20,7 @@ use crate::block::Image;
 use crate::config::{NAME_MAX, Name};
 use crate::volumes::VolumeFacts;
 use hot::Hot;
+use keep::Keeper;
 
 pub use facts::{Progress, SnapshotFacts};
 pub use orders::{FreezeRefused, RemoveRefused, reason};
@@ -34,6 +37,8 @@ pub(crate) struct Slot {
     /// The engine's number of it: that of its place.
     pub(crate) id: SnapshotId,
     pub(crate) name: Name,
+    /// The volume's name.
+    pub(crate) over: Name,
     /// The place of the version of the volume that it lies over.
     pub(crate) volume: usize,
     /// Whose program it is.
@@ -47,6 +52,22 @@ pub(crate) struct Slot {
     pub(crate) told: bool,
     /// Seconds since 1970 when it was ordered.
     pub(crate) ordered: u64,
+    pub(crate) persist: Persist,
+}
+
+/// Whether a snapshot outlives M1.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Persist {
+    /// It is in memory only.
+    Memory,
+    /// It is to go to the store's disk, or is on its way.
+    Wanted,
+    /// It is there.
+    Stored,
+    /// It could not be written there, and is in memory only.
+    Failed,
+    /// It is there, but which pages it has cannot be read: it can only be removed.
+    Damaged,
 }
 
 /// A disk of a client that was frozen.
@@ -66,6 +87,7 @@ pub struct Snapshots {
     /// Info pages, by place; as many snapshots as there are can be.
     infos: &'static [Option<Frame>],
     hot: Hot,
+    pub(crate) keeper: Keeper,
     /// Snapshots whose instant it is.
     instants: heapless::Vec<SnapshotId, SNAPSHOTS>,
     /// What identities are made of, besides the time.
@@ -81,6 +103,7 @@ impl Snapshots {
             places: [const { None }; SNAPSHOTS],
             infos,
             hot: Hot::new(),
+            keeper: Keeper::new(),
             instants: heapless::Vec::new(),
             seed,
             made: 0,
@@ -101,9 +124,8 @@ impl Snapshots {
     }
 
     /// The snapshot of this name over a volume, whichever version of it that is.
-    pub(crate) fn find(&self, volumes: &[VolumeFacts], volume: &str, name: &str) -> Option<&Slot> {
-        let over = |slot: &&Slot| volumes.get(slot.volume).is_some_and(|facts| facts.name == volume);
-        self.iter().filter(over).find(|slot| slot.name == name)
+    pub(crate) fn find(&self, volume: &str, name: &str) -> Option<&Slot> {
+        self.iter().find(|slot| slot.over == volume && slot.name == name)
     }
 
     /// The disk of a snapshot of this name that a clone's device gets: the one with the same number, if it is of that volume, else the

@@ -6,7 +6,8 @@ use mm_engine::{DeleteRefused, Effects, FreezeFailure, OrderRefused, RingId, Sna
 use mm_proto::{AbortReason, HotPage};
 use xen_sys::DomId;
 
-use super::{Slot, legal};
+use super::directory::header_block;
+use super::{Persist, Slot, legal};
 use crate::m1::M1;
 
 /// Domains that a refusal names, at most.
@@ -31,6 +32,10 @@ pub enum FreezeRefused {
     TooMany,
     /// There is no store to keep it on.
     NoStore,
+    /// The snapshots on the store's disk are being read.
+    NotYet,
+    /// Not all that is on the store's disk could be read.
+    Unreadable,
 }
 
 impl fmt::Display for FreezeRefused {
@@ -44,7 +49,9 @@ impl fmt::Display for FreezeRefused {
             }
             Self::Busy => "the domain is being frozen already",
             Self::TooMany => "as many snapshots as there can be are there: remove one",
-            Self::NoStore => "there is no store to keep it on",
+            Self::NoStore => "there is no store to keep it on: store_disk= names its disk",
+            Self::Unreadable => "not all snapshots on the store's disk could be read: see M1's console",
+            Self::NotYet => "the snapshots on the store's disk are being read: try again",
         })
     }
 }
@@ -56,6 +63,8 @@ pub enum RemoveRefused {
     Unknown,
     /// It is being taken: cancel that first.
     BeingTaken,
+    /// It is on its way to the store's disk, or the store has no time now: try again.
+    Busy,
     /// These domains run from it, the first sixteen of so many.
     InUse(heapless::Vec<DomId, NAMED>, u32),
 }
@@ -65,6 +74,7 @@ impl fmt::Display for RemoveRefused {
         match self {
             Self::Unknown => f.write_str("no such snapshot"),
             Self::BeingTaken => f.write_str("it is being taken"),
+            Self::Busy => f.write_str("it is on its way to the store's disk: try again"),
             Self::InUse(domains, all) => {
                 f.write_str("running domains need it:")?;
                 for domain in domains {
@@ -108,8 +118,14 @@ impl M1 {
     /// [`FreezeRefused`]; nothing has changed then.
     pub fn freeze(&mut self, domain: DomId, name: &str, persist: bool) -> Result<(), FreezeRefused> {
         let name = legal(name).ok_or(FreezeRefused::Name)?;
-        if persist {
+        if persist && self.overlays.is_none() {
             return Err(FreezeRefused::NoStore);
+        }
+        if !self.snapshots.keeper.is_ready() {
+            return Err(FreezeRefused::NotYet);
+        }
+        if persist && !self.snapshots.keeper.can_keep() {
+            return Err(FreezeRefused::Unreadable);
         }
         // A domain may have several devices; what it runs from is the first that can be frozen.
         let mut rings: heapless::Vec<(DeviceOrder, RingId, usize), RINGS> = heapless::Vec::new();
@@ -121,8 +137,8 @@ impl M1 {
         rings.sort_unstable_by_key(|(order, ..)| *order);
         let mut refused = FreezeRefused::NoDomain;
         for (_, ring, volume) in rings {
-            let Some(facts) = self.volumes.get(volume) else { continue };
-            if let Some(slot) = self.snapshots.find(self.volumes, &facts.name, &name) {
+            let Some(over) = self.volumes.get(volume).map(|facts| facts.name.clone()) else { continue };
+            if let Some(slot) = self.snapshots.find(&over, &name) {
                 let id = slot.id;
                 let failed =
                     |figures: mm_engine::SnapshotFigures| matches!(figures.state, SnapshotState::Failed(_));
@@ -140,6 +156,7 @@ impl M1 {
                     let slot = Slot {
                         id,
                         name,
+                        over,
                         volume,
                         source: domain,
                         identity,
@@ -147,6 +164,7 @@ impl M1 {
                         disks: heapless::Vec::new(),
                         told: false,
                         ordered: now / 1_000_000_000,
+                        persist: if persist { Persist::Wanted } else { Persist::Memory },
                     };
                     if let Some(place) = self.snapshots.places.get_mut(usize::from(id.0)) {
                         *place = Some(slot);
@@ -200,8 +218,11 @@ impl M1 {
     /// # Errors
     /// [`RemoveRefused`]; nothing has changed then.
     pub fn remove_snapshot(&mut self, volume: &str, name: &str) -> Result<(), RemoveRefused> {
-        let slot = self.snapshots.find(self.volumes, volume, name);
-        let id = slot.map(|slot| slot.id).ok_or(RemoveRefused::Unknown)?;
+        let slot = self.snapshots.find(volume, name);
+        let (id, persist) = slot.map(|slot| (slot.id, slot.persist)).ok_or(RemoveRefused::Unknown)?;
+        if self.snapshots.keeper.is_storing(id) {
+            return Err(RemoveRefused::Busy);
+        }
         // A disk alone can be attached to it, too.
         let mut holders = heapless::Vec::new();
         let mut held = 0;
@@ -211,6 +232,19 @@ impl M1 {
         }
         if held > 0 && self.engine.snapshot(id).is_some_and(|figures| figures.rings == 0) {
             return Err(RemoveRefused::InUse(holders, held));
+        }
+        // What the disk says of it goes first, and with it, after a cut of power, all of it.
+        let is_free = self.engine.snapshot(id).is_some_and(|figures| figures.rings == 0);
+        let on_disk = matches!(persist, Persist::Stored | Persist::Damaged);
+        if let (true, true, Some(overlays)) = (is_free, on_disk, &mut self.overlays) {
+            match overlays.remove_frozen(header_block(id.0)) {
+                Ok(()) => {}
+                Err(mm_store::WriteRefused::Busy) => return Err(RemoveRefused::Busy),
+                Err(refused) => {
+                    log::error!("store: snapshot {volume}@{name} cannot be removed: {refused:?}");
+                    return Err(RemoveRefused::Busy);
+                }
+            }
         }
         match self.engine.delete_snapshot(id, &mut self.lending) {
             Ok(()) => {
@@ -235,6 +269,7 @@ impl M1 {
     /// Once a second or so: freezes that nobody goes on with, and what clones have touched.
     pub(crate) fn snapshots_recheck(&mut self, now: u64) {
         self.engine.expire_freezes(now, &mut self.lending);
+        self.snapshots_arrive();
         let mut due: heapless::Vec<(SnapshotId, HotPage), 1> = heapless::Vec::new();
         for (id, pages) in self.snapshots.hot.due(now) {
             // One at a time: the others are due in a second too.
@@ -300,7 +335,7 @@ impl M1 {
     }
 
     /// Shows a snapshot that is ready to those who are attached to it.
-    fn publish_snapshot(&mut self, id: SnapshotId) {
+    pub(super) fn publish_snapshot(&mut self, id: SnapshotId) {
         let Some(figures) = self.engine.snapshot(id) else { return };
         let Some(volume) = self.snapshots.get(id).map(|slot| slot.volume) else { return };
         let page = self.info_page(volume);

@@ -33,6 +33,8 @@ pub(crate) struct Disk {
     pub(crate) blocks: Option<Vec<[u32; WORDS]>>,
     /// Requests so far to one that can be written: code (`io/blkif.h`), page.
     pub(crate) asked: Vec<(u8, u64)>,
+    /// What was written, block by block in its order; nothing: a flush.
+    pub(crate) log: Vec<Option<(usize, [u32; WORDS])>>,
 }
 
 impl Disk {
@@ -83,6 +85,7 @@ impl Disk {
             reads: Vec::new(),
             blocks,
             asked: Vec::new(),
+            log: Vec::new(),
         };
         let back = disk.back(dom0, m1);
         for (key, value) in [
@@ -185,6 +188,12 @@ impl Disk {
                 }
             }
             dom0.unmap(to).expect("mapped just now");
+            if let (Some(blocks), 1) = (&self.blocks, operation) {
+                self.log.push(Some((place, blocks[place])));
+            }
+        }
+        if operation == 3 {
+            self.log.push(None);
         }
         [words[2], words[3], status << 16 | u32::from(operation), 0]
     }

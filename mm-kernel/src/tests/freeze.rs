@@ -59,15 +59,30 @@ impl World {
 
     /// dom0 orders it, and the client has heard.
     pub(crate) fn order(&mut self, client: usize, name: &str) {
+        self.order_as(client, name, false);
+    }
+
+    fn order_as(&mut self, client: usize, name: &str, persist: bool) {
         let domain = self.clients[client].domain.id();
-        self.m1.freeze(domain, name, false).expect("it can be frozen");
+        self.m1.freeze(domain, name, persist).expect("it can be frozen");
         self.run();
         assert!(core::mem::take(&mut self.clients[client].ordered), "it was not told");
     }
 
     /// A whole freeze of a client with these private pages. Gives the pages of the frozen part.
     pub(crate) fn freeze(&mut self, client: usize, name: &str, contents: &[u32]) -> Vec<u64> {
-        self.order(client, name);
+        self.freeze_as(client, name, contents, false)
+    }
+
+    /// The same, to be kept on the store's disk or not.
+    pub(crate) fn freeze_as(
+        &mut self,
+        client: usize,
+        name: &str,
+        contents: &[u32],
+        persist: bool,
+    ) -> Vec<u64> {
+        self.order_as(client, name, persist);
         let pages = contents.len() as u64;
         assert_eq!(self.step(client, RequestBody::Freeze { pages }).0, Status::Ok);
         let mut numbers = Vec::new();

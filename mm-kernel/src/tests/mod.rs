@@ -10,6 +10,7 @@ pub(crate) mod freeze;
 mod frozen_disks;
 mod hostile;
 mod overlays;
+mod persist;
 mod refusals;
 mod snapshots;
 pub(crate) mod stock;

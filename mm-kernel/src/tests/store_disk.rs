@@ -36,8 +36,15 @@ pub(crate) fn formatted() -> Vec<[u32; WORDS]> {
 }
 
 /// The store on it, as [`crate::overlays::open`] finds it.
-pub(crate) fn open(front: BlkFront, frame: &dyn Fn(usize) -> Frame) -> Opened {
-    let disk = pages();
+pub(crate) fn open(front: BlkFront, frame: &dyn Fn(usize) -> Frame, blocks: &[[u32; WORDS]]) -> Opened {
+    let page = |words: &[u32; WORDS]| {
+        let mut page = [0; BLOCK];
+        for (bytes, word) in page.chunks_exact_mut(4).zip(words) {
+            bytes.copy_from_slice(&word.to_le_bytes());
+        }
+        page
+    };
+    let disk: Vec<Page> = blocks.iter().map(page).collect();
     let tables = Box::leak(Box::new(Tables::new(&geometry())));
     let mut recovery = Recovery::new(tables.memory(), BLOCKS, 8);
     while let Some(reading) = recovery.next() {
@@ -46,7 +53,7 @@ pub(crate) fn open(front: BlkFront, frame: &dyn Fn(usize) -> Frame) -> Opened {
     }
     Opened {
         front: Box::leak(Box::new(front)),
-        store: Box::leak(Box::new(recovery.finish().expect("an empty store"))),
+        store: Box::leak(Box::new(recovery.finish().expect("a store"))),
         page: Box::leak(Box::new([0; BLOCK])),
         meta_frames: [(); META].map(|()| frame(0)),
         blocks: u64::from(BLOCKS),

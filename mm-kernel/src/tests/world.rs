@@ -98,6 +98,20 @@ impl World {
 
     /// The same while no disk answers yet.
     pub(crate) fn stalled(options: &str, frames: u32) -> Self {
+        Self::stalled_over(options, frames, store_disk::formatted())
+    }
+
+    /// M1 anew, with what the store's disk holds.
+    pub(crate) fn over(options: &str, frames: u32, blocks: Vec<[u32; 1024]>) -> Self {
+        let mut world = Self::stalled_over(options, frames, blocks);
+        for disk in &mut world.disks {
+            disk.stalled = false;
+        }
+        world.run();
+        world
+    }
+
+    fn stalled_over(options: &str, frames: u32, blocks: Vec<[u32; 1024]>) -> Self {
         let xen = FakeXen::new();
         let dom0 = xen.dom0(4, 1);
         let domain = xen.domain(4096, GRANT_FRAMES);
@@ -114,9 +128,9 @@ impl World {
             .collect();
         let store_disk = config.store_disk.as_ref().map(|device| {
             let devid = disks::devid(device).expect("a device");
-            Disk::writable(&mut store, dom0.id(), domain.id(), devid, store_disk::formatted())
+            Disk::writable(&mut store, dom0.id(), domain.id(), devid, blocks.clone())
         });
-        let m1 = build(config, &domain, dom0.id(), page, frames);
+        let m1 = build(config, &domain, dom0.id(), page, frames, &blocks);
         let (clients, stocks) = (Vec::new(), Vec::new());
         let mut world = Self { xen, store, m1, domain, dom0, connection, disks, store_disk, clients, stocks };
         world.connect_store();
@@ -353,6 +367,7 @@ fn build(
     dom0: DomId,
     store_page: &'static PageWords,
     frames: u32,
+    blocks: &[[u32; 1024]],
 ) -> M1 {
     let hypervisor: &'static FakeDomain = Box::leak(Box::new(domain.clone()));
     let (events, grants) = (domain.events(), domain.grants());
@@ -441,7 +456,7 @@ fn build(
     let window = Box::leak(Box::new(FakeWindow::new(domain, 16)));
     let overlays = config.store_disk.as_ref().map(|device| {
         let devid = disks::devid(device).expect("a device");
-        let opened = store_disk::open(BlkFront::new(platform, devid, frame(0)), &frame);
+        let opened = store_disk::open(BlkFront::new(platform, devid, frame(0)), &frame, blocks);
         let volume = engine.add_volume(opened.blocks, GroupId(u16::MAX), Sharing::Private).expect("a volume");
         &mut *Box::leak(Box::new(opened.over(volume, config.overlay_quota)))
     });
