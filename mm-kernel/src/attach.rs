@@ -61,13 +61,13 @@ impl M1 {
                     }
                 },
                 Event::Connected(device) => {
-                    if let Some(connected) = self.devices.get_mut(device.index()) {
+                    if let Some(connected) = self.devices.get(device.index()) {
                         log::info!(
                             "domain {}: connected to {}",
                             connected.domain.0,
                             self.volumes[connected.volume].name
                         );
-                        connected.pending = true;
+                        self.devices.pending.insert(device.index());
                     }
                 }
                 Event::Closing(device) => {
@@ -301,5 +301,6 @@ impl M1 {
         log::warn!("domain {}: its device is closed", domain.0);
         self.engine.detach(ring, &mut self.lending);
         self.backend.abandon(id);
+        self.look = true;
     }
 }

@@ -177,6 +177,10 @@ fn finish(mut boot: Boot, begun: Begun) -> &'static mut M1 {
         ring_faults: 0,
         closed: 0,
         rechecked: 0,
+        look: true,
+        look_at: 0,
+        disks_came: false,
+        timer_at: None,
     };
     boot.memory.place(m1).unwrap_or_else(|| fatal("memory: M1 itself"))
 }

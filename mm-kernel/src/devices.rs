@@ -7,6 +7,7 @@ use xen_drivers::{Frame, Lent, Platform};
 use xen_ring::Back;
 use xen_sys::{DomId, GrantRef};
 
+use crate::flags::Flags;
 use crate::refusals::Reason;
 use crate::trace::{RECORDS, Record, Row, Trace};
 
@@ -30,8 +31,6 @@ pub struct Device {
     pub back: MapRing,
     /// Our port.
     pub port: Port,
-    /// There may be requests on its ring.
-    pub pending: bool,
     page: Frame,
     ring_lent: Lent,
     info_lent: Lent,
@@ -55,6 +54,10 @@ pub struct Devices {
     stuck: &'static mut [Option<Stuck>],
     /// Their last requests.
     pub(crate) trace: Trace,
+    /// Those on whose rings there may be requests.
+    pub(crate) pending: Flags,
+    /// Those that have responses which their clients have not been shown.
+    pub(crate) answered: Flags,
 }
 
 /// Memory for `count` devices.
@@ -98,7 +101,8 @@ impl Devices {
     #[must_use]
     pub fn new(platform: Platform, memory: DeviceMemory) -> Self {
         let DeviceMemory { places, by_port, by_ring, free, stuck, trace } = memory;
-        Self { platform, places, by_port, by_ring, free, stuck, trace }
+        let (pending, answered) = (Flags::NONE, Flags::NONE);
+        Self { platform, places, by_port, by_ring, free, stuck, trace, pending, answered }
     }
 
     /// Makes ring, port and grants for a device of `domain`, at the place that its name says.
@@ -153,7 +157,6 @@ impl Devices {
             volume,
             back,
             port,
-            pending: false,
             page,
             ring_lent,
             info_lent,
@@ -202,10 +205,10 @@ impl Devices {
         let Some(index) = self.by_port.get(port.0 as usize).filter(|index| **index != NOBODY) else {
             return false;
         };
-        let Some(device) = self.places.get_mut(usize::from(*index)).and_then(Option::as_mut) else {
+        if self.get(usize::from(*index)).is_none() {
             return false;
-        };
-        device.pending = true;
+        }
+        self.pending.insert(usize::from(*index));
         true
     }
 

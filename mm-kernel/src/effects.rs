@@ -83,7 +83,8 @@ impl Hands<'_> {
         if device.back.push_response(&response.encode()).is_err() {
             log::error!("bug: no place for a response on ring {}", ring.0);
         }
-        device.pending = true;
+        self.devices.pending.insert(index);
+        self.devices.answered.insert(index);
     }
 
     fn read(&mut self, read: mm_engine::Read) {

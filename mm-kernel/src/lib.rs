@@ -14,6 +14,7 @@ pub mod control;
 pub mod devices;
 pub mod disks;
 pub mod effects;
+pub mod flags;
 pub mod lending;
 pub mod m1;
 pub mod overlays;

@@ -67,6 +67,13 @@ pub struct M1 {
     pub(crate) closed: u64,
     /// When xenstore was looked at again without a reason.
     pub(crate) rechecked: u64,
+    /// Xenstore and the network are to be looked at in the next turn, or at this time at the latest.
+    pub(crate) look: bool,
+    pub(crate) look_at: u64,
+    /// Something came from a disk without an event.
+    pub(crate) disks_came: bool,
+    /// What the timer is set to.
+    pub(crate) timer_at: Option<u64>,
 }
 
 // Building it takes this much of the stack twice, and that has 128 KiB.

@@ -23,6 +23,15 @@ const STARVED_NS: u64 = 10_000_000;
 const LOW_REFERENCES: u64 = 1024;
 const GROW_FRAMES: u32 = 8;
 
+/// Whose events have come, rings of clients apart.
+#[derive(Clone, Copy, Default)]
+struct Heard {
+    /// M1's own disks.
+    disks: bool,
+    /// Xenstore, the network, the timer.
+    others: bool,
+}
+
 impl M1 {
     /// Serves for ever.
     pub fn run(&mut self) -> ! {
@@ -38,41 +47,74 @@ impl M1 {
     pub(crate) fn turn(&mut self) -> bool {
         let now = self.clock.now_ns();
         self.heartbeat();
-        let pending = self.events.take_pending();
-        for port in pending {
-            // Disks and network look at their rings on every turn; a port of a device says which ring to look at.
-            if !self.devices.raise(port) {
-                let _ = self.block.raise(port);
-            }
+        let heard = self.hear();
+        // A request has to do with rings and disks alone: xenstore and the network take their turns when something came from there, when
+        // they asked for it, and once a second.
+        let all = heard.others || core::mem::take(&mut self.look) || now >= self.look_at;
+        if all {
+            self.xenstore_turn(now);
+            self.control_turn();
         }
-        self.xenstore_turn(now);
-        self.control_turn();
-        self.disks_turn();
-        let _ = self.overlays_turn();
+        if all || heard.disks {
+            self.disks_turn();
+        }
+        let store = all || heard.disks || self.overlays.as_deref().is_some_and(Overlays::has_work);
+        if store {
+            let _ = self.overlays_turn();
+        }
         let mut more = self.devices_turn(now);
         self.instants_turn(now);
+        // Before it works: what it begins goes out in this turn.
+        let store = store || self.block.has_work();
         more |= self.block_turn(now);
         more |= self.engine_turn();
-        // What the blocks that were written lead to goes out in this turn.
-        more |= self.overlays_turn() | self.overlays.as_deref().is_some_and(Overlays::has_work);
+        if store {
+            // What the blocks that were written lead to goes out in this turn.
+            more |= self.overlays_turn() | self.overlays.as_deref().is_some_and(Overlays::has_work);
+        }
         // Frames of blocks that have reached the disk may be what a request waits for.
         more |= self.engine.can_go_on();
         self.snapshots_turn();
         more |= self.keeper_turn();
         self.answer();
-        self.network_turn(now);
+        if all {
+            self.network_turn(now);
+            let wishes = [self.network.deadline, self.backend.deadline()];
+            self.look_at = wishes.into_iter().flatten().fold(now + RECHECK_NS, u64::min);
+        }
         self.grow();
-        more | self.look_again()
+        more | self.look_again() | self.block.is_awake() | self.look
+    }
+
+    /// Takes the events that have come, and says whose they were.
+    fn hear(&mut self) -> Heard {
+        let mut heard = Heard { disks: core::mem::take(&mut self.disks_came), others: false };
+        let pending = self.events.take_pending();
+        for port in pending {
+            if self.devices.raise(port) || self.block.raise(port) {
+                continue;
+            }
+            let disk = self.disks.iter_mut().flatten().any(|disk| disk.front().port() == Some(port))
+                || self.overlays.as_deref().is_some_and(|overlays| overlays.has_port(port));
+            if disk {
+                heard.disks = true;
+            } else {
+                heard.others = true;
+            }
+        }
+        heard
     }
 
     /// Sleeps until an event or the next deadline.
     fn sleep(&mut self) {
-        let idle = self.clock.now_ns() + RECHECK_NS;
-        let starved = self.block.starved.then(|| self.clock.now_ns() + STARVED_NS);
-        let wishes = [self.network.deadline, self.backend.deadline(), starved];
-        let deadline = wishes.into_iter().flatten().fold(idle, u64::min);
-        // A timer that does not take is a loop that turns a little more often than it has to.
-        let _ = self.hypervisor.set_timer(Some(deadline));
+        let now = self.clock.now_ns();
+        let starved = self.block.starved.then(|| now + STARVED_NS);
+        let deadline = starved.into_iter().fold(self.look_at, u64::min);
+        // One that is set already, and comes no later, will do: at worst there is a turn more.
+        if self.timer_at.is_none_or(|at| at <= now || at > deadline) {
+            // A timer that does not take is a loop that turns a little more often than it has to.
+            self.timer_at = self.hypervisor.set_timer(Some(deadline)).is_ok().then_some(deadline);
+        }
         self.events.wait(self.hypervisor);
     }
 
@@ -251,9 +293,11 @@ impl M1 {
     fn devices_turn(&mut self, now: u64) -> bool {
         let mut more = false;
         let mut effects = Effects::new();
-        for index in 0..self.devices.places() {
-            let Some(device) = self.devices.get_mut(index).filter(|device| device.pending) else { continue };
-            let Some(ring) = device.ring else { continue };
+        let mut from = 0;
+        while let Some(index) = self.devices.pending.next(from) {
+            from = index + 1;
+            self.devices.pending.remove(index);
+            let Some(ring) = self.devices.get(index).and_then(|device| device.ring) else { continue };
             let mut broken = None;
             for _ in 0..mm_proto::RING_SLOTS {
                 let Some(device) = self.devices.get_mut(index) else { break };
@@ -281,10 +325,12 @@ impl M1 {
             if let Some(fault) = broken {
                 log::warn!("ring {}: {fault:?}", ring.0);
                 self.close_device(index);
-            } else if let Some(device) = self.devices.get_mut(index) {
+            } else if let Some(device) = self.devices.get_mut(index)
                 // Asks for an event at the next request, and looks once more.
-                device.pending = device.back.final_check();
-                more |= device.pending;
+                && device.back.final_check()
+            {
+                self.devices.pending.insert(index);
+                more = true;
             }
         }
         more
@@ -320,7 +366,10 @@ impl M1 {
 
     /// Shows responses to clients.
     fn answer(&mut self) {
-        for index in 0..self.devices.places() {
+        let mut from = 0;
+        while let Some(index) = self.devices.answered.next(from) {
+            from = index + 1;
+            self.devices.answered.remove(index);
             let Some(device) = self.devices.get_mut(index).filter(|device| device.ring.is_some()) else {
                 continue;
             };
@@ -350,13 +399,15 @@ impl M1 {
 
     /// Before sleeping: did something come while we worked?
     fn look_again(&mut self) -> bool {
-        let mut more = self.network.card.look_again() | self.xenstore.look_again();
+        // What came without an event is for the next turn, whichever that is.
+        let more = self.network.card.look_again() | self.xenstore.look_again();
+        self.look |= more;
         for disk in self.disks.iter_mut().flatten() {
-            more |= disk.front().look_again();
+            self.disks_came |= disk.front().look_again();
         }
         if let Some(overlays) = &mut self.overlays {
-            more |= overlays.look_again();
+            self.disks_came |= overlays.look_again();
         }
-        more
+        more | self.disks_came
     }
 }

@@ -82,5 +82,7 @@ impl M1 {
         counters.answered += 1;
         counters.failed += u64::from(answer.is_err());
         self.control.channel.reply(request.id, &answer);
+        // It goes out with what xenstore is told next.
+        self.look = true;
     }
 }

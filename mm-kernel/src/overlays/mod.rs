@@ -15,6 +15,7 @@ use mm_engine::{FrameId, Read, VolumeId};
 use mm_store::{DeleteRefused, Page, Place, Store, Ticket};
 use xen_drivers::Frame;
 use xen_drivers::blkfront::{BlkFront, MAX_PAGES, MAX_REQUESTS};
+use xen_sys::Port;
 use xenstore::{Client, Message};
 
 use crate::effects::Hands;
@@ -90,6 +91,8 @@ pub struct Overlays {
     waiting_writes: heapless::Deque<Run, WAITING>,
     finished: heapless::Deque<Finished, { WRITES + WAITING }>,
     closing: heapless::Vec<mm_store::OverlayId, CLOSING>,
+    /// Something was changed besides by what comes from the disk and by clients' requests.
+    changed: bool,
     /// When everything was last made durable unasked.
     flushed_ns: u64,
     /// Flushes under way, with how many blocks had been written when each was asked for.
@@ -113,6 +116,11 @@ impl Overlays {
         self.front.advance(client, now_ns);
     }
 
+    /// Whether this is its disk's port.
+    pub(crate) fn has_port(&self, port: Port) -> bool {
+        self.front.port() == Some(port)
+    }
+
     /// Events to hear before sleeping. True: there is something already.
     pub(crate) fn look_again(&mut self) -> bool {
         self.front.look_again()
@@ -131,12 +139,13 @@ impl Overlays {
 
     /// Whether the store has work that no event announces.
     pub(crate) fn has_work(&self) -> bool {
-        self.store.has_background_work()
+        self.changed || self.store.has_background_work()
     }
 
     /// Everything that has come, and everything that can go. True if something came.
     pub(crate) fn turn(&mut self, hands: &mut Hands<'_>) -> bool {
         let mut any = false;
+        self.changed = false;
         let now = hands.clock.now_ns();
         if now.saturating_sub(self.flushed_ns) >= FLUSH_NS && !self.store.is_durable() {
             self.flush_unasked(now);
@@ -200,7 +209,9 @@ impl Overlays {
     /// take it now.
     pub fn delete(&mut self, name: &str) -> Result<(), DeleteRefused> {
         let overlay = self.store.find(name).ok_or(DeleteRefused::Unknown)?;
-        self.store.delete(overlay)
+        self.store.delete(overlay)?;
+        self.changed = true;
+        Ok(())
     }
 
     /// What has ended for a job.

@@ -259,6 +259,7 @@ impl Opened {
             waiting_writes: heapless::Deque::new(),
             finished: heapless::Deque::new(),
             closing: heapless::Vec::new(),
+            changed: false,
             flushed_ns: 0,
             flushing: heapless::Deque::new(),
             flushed_writes: 0,

@@ -497,5 +497,9 @@ fn build(
         ring_faults: 0,
         closed: 0,
         rechecked: 0,
+        look: true,
+        look_at: 0,
+        disks_came: false,
+        timer_at: None,
     }
 }
