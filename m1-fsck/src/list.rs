@@ -40,6 +40,7 @@ pub(crate) fn run(path: &Path, json: bool) -> Result<u8> {
     let store = image.store(&mut tables)?;
     let mut rows: Vec<Row> = store.overlays().map(|overlay| Row::new(&overlay)).collect();
     rows.sort_by(|a, b| a.name.cmp(&b.name));
+    let snapshots = crate::snapshots::list(&image, &store);
     if json {
         let figures = store.figures();
         let all = serde_json::json!({
@@ -47,6 +48,7 @@ pub(crate) fn run(path: &Path, json: bool) -> Result<u8> {
             "data_blocks": figures.geometry.data,
             "free_blocks": figures.free,
             "overlays": rows,
+            "snapshots": snapshots,
         });
         println!("{all:#}");
         return Ok(CLEAN);
@@ -56,9 +58,22 @@ pub(crate) fn run(path: &Path, json: bool) -> Result<u8> {
         let quota = row.quota_blocks.map_or("-".to_string(), |quota| quota.to_string());
         println!("{:<32} {:>12} {quota:>12} {:>12}  {}", row.name, row.blocks, row.base_blocks, row.base);
     }
+    if snapshots.is_empty() {
+        return Ok(CLEAN);
+    }
+    println!("\n{:<32} {:<32} {:>12} {:>6}  IDENTITY", "SNAPSHOT", "VOLUME", "BLOCKS", "DISKS");
+    for one in snapshots {
+        match one.damage {
+            Some(damage) => println!("(place {}: {damage})", one.place),
+            None => println!(
+                "{:<32} {:<32} {:>12} {:>6}  {}",
+                one.name, one.volume, one.blocks, one.disks, one.identity
+            ),
+        }
+    }
     Ok(CLEAN)
 }
 
-fn hex(bytes: &[u8]) -> String {
+pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

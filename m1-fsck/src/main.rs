@@ -8,6 +8,7 @@ mod check;
 mod format;
 mod image;
 mod list;
+mod snapshots;
 
 use std::path::PathBuf;
 use std::process::ExitCode;

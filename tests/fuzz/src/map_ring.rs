@@ -6,7 +6,7 @@
 mod machine;
 
 use mm_engine::RingId;
-use mm_proto::{Request, RequestBody, SLOT_WORDS};
+use mm_proto::{AbortReason, Bitmap, FROZEN_FIRST, Request, RequestBody, SLOT_WORDS};
 use xen_ring::{Back, PageWords};
 
 use super::input::Input;
@@ -54,7 +54,7 @@ fn step(
     page: &'static PageWords,
     produced: &mut u32,
 ) -> Option<()> {
-    match input.below(14)? {
+    match input.below(16)? {
         // Any word of the page.
         0 => page.store(usize::from(input.half()?) % 1024, input.word()?),
         // A slot that looks like a request, shown as the ring says.
@@ -74,6 +74,12 @@ fn step(
         10 => machine.hostile_unmaps(input.byte()?),
         11 => machine.quiet_asks(u64::from(input.byte()?) % PAGES),
         12 => machine.background(input.byte()?),
+        // It is to be frozen, and may know.
+        13 | 14 => {
+            if let Some(device) = device {
+                machine.order(device.ring);
+            }
+        }
         // The device goes; perhaps another one comes for the same domain.
         _ => {
             if let Some(gone) = device.take() {
@@ -127,13 +133,27 @@ fn put(page: &PageWords, index: u32, words: &[u32; SLOT_WORDS]) {
 fn request(input: &mut Input<'_>) -> Option<[u32; SLOT_WORDS]> {
     let id = input.word()?;
     let page = u64::from(input.byte()?) % (PAGES + 2);
-    let body = match input.below(9)? {
+    let frozen = FROZEN_FIRST + page % 8;
+    let bits = |input: &mut Input<'_>| Some(Bitmap([u64::from(input.half()?), 0, 0, 0, 0, 0, 0, 0]));
+    let body = match input.below(18)? {
         0 => RequestBody::Hello { version: u32::from(input.below(3)?), window: 1 << input.below(11)? },
         1..=3 => RequestBody::Grant { page, wanted: input.word()? },
         4 => RequestBody::Copy { page, reference: input.word()? },
         5 => RequestBody::Release { reference: input.word()?, count: 1 << input.below(10)? },
         6 => RequestBody::Listen,
         7 => RequestBody::RevokeAck { reference: input.word()?, count: 1 << input.below(10)? },
+        8 => RequestBody::Freeze { pages: u64::from(input.byte()?) % 24 },
+        9 | 10 => {
+            let word = input.word()?;
+            let references = core::array::from_fn(|at| word.rotate_left(u32::try_from(at).unwrap_or(0)));
+            RequestBody::Capture { count: 1 + u32::from(input.below(16)?), references }
+        }
+        11 => RequestBody::Keep { page: FROZEN_FIRST, bitmap: bits(input)? },
+        12 => RequestBody::Commit { page: frozen, standstill: input.wide()? },
+        13 => RequestBody::Abort { reason: AbortReason::Memory },
+        14 => RequestBody::Hot { page: if page & 1 == 0 { 0 } else { FROZEN_FIRST }, bitmap: bits(input)? },
+        15 => RequestBody::Thawed { duration: input.wide()?, connected: 0 },
+        16 => RequestBody::Grant { page: frozen, wanted: input.word()? },
         _ => {
             let figure = input.wide()?;
             RequestBody::Report {

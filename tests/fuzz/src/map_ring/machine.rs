@@ -3,7 +3,8 @@
 use mm_engine::{
     Capture, ClientEntry, ClientFault, ClientId, ClientState, Contents, Copied, Copy, Effect, Effects,
     Engine, FrameEntry, FrameId, FrozenEntry, Grants, GroupId, InUse, Limits, Read, ReadFailed, Reference,
-    RequestEntry, RingEntry, RingId, Sharing, SnapshotEntry, TableSizes, Tables, VolumeId, WindowEntry,
+    RequestEntry, RingEntry, RingId, Sharing, SnapshotEntry, SnapshotFigures, SnapshotId, SnapshotState,
+    TableSizes, Tables, VolumeId, WindowEntry,
 };
 use mm_proto::{Request, RequestBody, Response, SLOT_WORDS, Status};
 
@@ -191,6 +192,7 @@ impl<'t> Machine<'t> {
         for group in [0, 0, 1] {
             engine.add_volume(PAGES, GroupId(group), Sharing::Map).expect("room for three volumes");
         }
+        engine.add_frozen().expect("room for a fourth");
         engine.copy_only(HOSTILE[0], PAGES - 4, PAGES).expect("room for a range");
         let hostile = engine.admit().expect("room for three clients");
         let quiet = engine.admit().expect("room for three clients");
@@ -219,7 +221,22 @@ impl<'t> Machine<'t> {
             self.hostile = self.engine.admit().ok()?;
         }
         self.attached += 1;
-        self.engine.attach(self.hostile, HOSTILE[self.attached % 2]).ok()
+        let volume = HOSTILE[self.attached % 2];
+        // A clone, where there is something to be a clone of.
+        let ready =
+            |figures: &SnapshotFigures| figures.state == SnapshotState::Ready && figures.volume == volume;
+        let snapshot = self.engine.snapshots().find(|(_, figures)| ready(figures)).map(|(id, _)| id);
+        match snapshot {
+            Some(snapshot) => self.engine.attach_snapshot(self.hostile, volume, snapshot).ok(),
+            None => self.engine.attach(self.hostile, volume).ok(),
+        }
+    }
+
+    /// dom0 wants the hostile client frozen.
+    pub(super) fn order(&mut self, ring: RingId) {
+        let mut out = Effects::new();
+        let _ = self.engine.order_freeze(ring, self.now, &mut out);
+        self.perform(&out);
     }
 
     /// The hostile domain's only device goes, and so it is no client any more.
@@ -376,6 +393,13 @@ impl<'t> Machine<'t> {
         if how & 1 == 1 {
             self.engine.scan_all(&self.grants);
         }
+        // dom0 gives up what takes long, and removes what it can.
+        if how & 6 == 6 {
+            self.engine.expire_freezes(self.now + 31_000_000_000, &mut self.grants);
+        }
+        if how & 8 == 8 {
+            let _ = self.engine.delete_snapshot(SnapshotId(how >> 4), &mut self.grants);
+        }
         let _ = self.engine.sweep(u32::from(how), &mut self.grants);
         self.advance();
     }
@@ -412,13 +436,18 @@ impl<'t> Machine<'t> {
         for (reference, ..) in std::mem::take(&mut self.held) {
             self.grants.unmap(reference);
         }
+        for snapshot in (0..64).map(SnapshotId) {
+            let _ = self.engine.delete_snapshot(snapshot, &mut self.grants);
+        }
         self.settle();
         self.engine.scan_all(&self.grants);
         self.check();
+        assert_eq!(self.engine.snapshots().count(), 0, "a snapshot stays");
         let figures = self.engine.figures();
         assert_eq!((figures.clients, figures.rings), (0, 0), "a client is not buried");
         assert_eq!((figures.permitted, figures.references_free), (0, figures.references));
         assert_eq!((figures.pages.shared, figures.pages.stale_pinned, figures.reading), (0, 0, 0));
+        assert_eq!((figures.pages.frozen, figures.frozen), (0, 0), "a frozen page stays");
         assert!(self.grants.0.iter().all(|entry| entry.permit.is_none()));
     }
 
