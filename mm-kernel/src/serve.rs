@@ -58,20 +58,14 @@ impl M1 {
         if all || heard.disks {
             self.disks_turn();
         }
-        let store = all || heard.disks || self.overlays.as_deref().is_some_and(Overlays::has_work);
-        if store {
-            let _ = self.overlays_turn();
-        }
+        // Where there is a store, many have work for it: clients' disks, snapshots that are kept, dom0.
+        let _ = self.overlays_turn();
         let mut more = self.devices_turn(now);
         self.instants_turn(now);
-        // Before it works: what it begins goes out in this turn.
-        let store = store || self.block.has_work();
         more |= self.block_turn(now);
         more |= self.engine_turn();
-        if store {
-            // What the blocks that were written lead to goes out in this turn.
-            more |= self.overlays_turn() | self.overlays.as_deref().is_some_and(Overlays::has_work);
-        }
+        // What the blocks that were written lead to goes out in this turn.
+        more |= self.overlays_turn() | self.overlays.as_deref().is_some_and(Overlays::has_work);
         // Frames of blocks that have reached the disk may be what a request waits for.
         more |= self.engine.can_go_on();
         self.snapshots_turn();

@@ -298,11 +298,6 @@ impl Block {
         found
     }
 
-    /// Whether [`Self::turn`] has something to do.
-    pub(crate) fn has_work(&self) -> bool {
-        self.knocked || self.awake || self.starved || self.freezing.iter().any(Option::is_some)
-    }
-
     /// Whether something has happened since the last turn that jobs may wait for.
     pub(crate) fn is_awake(&self) -> bool {
         self.awake
