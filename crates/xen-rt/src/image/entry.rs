@@ -4,7 +4,7 @@
 use core::arch::global_asm;
 
 /// Bytes of the kernel's stack.
-pub(crate) const STACK: usize = 192 * 1024;
+pub(crate) const STACK: usize = if cfg!(feature = "large-stack") { 192 } else { 128 } * 1024;
 /// Bytes of the stack on which traps from user mode arrive; they leave it at once.
 pub(crate) const TRAP_STACK: usize = 4096;
 
