@@ -11,7 +11,7 @@ use crate::serve::{Bug, ClientFault};
 use crate::snapshots::{FreezeFailure, GIVEN_UP, NONE, SnapshotState};
 use crate::table::NIL;
 
-/// Looks for frames that nobody maps, for one freeze; each looks at some.
+/// Looks for frames that nobody maps, for one freeze: so many, and one more for each eight pages. Each looks at 64 frames.
 const RECLAIMS: u32 = 64;
 
 /// Why there is no frame for a page of a snapshot.
@@ -103,10 +103,10 @@ impl Engine<'_> {
         while self.store.permitted.saturating_add(pages) > self.lendable() {
             let could = pages <= self.lendable();
             looks += 1;
-            if !could || looks > RECLAIMS {
+            if !could || looks > RECLAIMS.saturating_add(pages / 8) {
                 return Err(FreezeRefused::NoRoom);
             }
-            self.reclaim(grants);
+            self.reclaim_more(true, grants);
         }
         Ok(())
     }

@@ -12,9 +12,10 @@
 //! - A reference that stood for one page stands for no other page before its client has released or acknowledged it, or is gone,
 //!   and nothing maps it.
 //! - Every page of M1's memory is in exactly one class of [`PageStates`], at any moment.
-//! - The work of a call is bounded by constants and the largest window, not by the number of clients or pages.
+//! - The work of a call is bounded by constants and the largest window, not by the number of clients or pages. Only where room is
+//!   made for a snapshot, which the caller has ordered, it grows with the pages that were announced.
 //!
-//! Cost: 24 bytes and a hash bucket of 4 to 8 for each page of the store, 2.5 to 3 for each grant reference (see [`TableSizes`]).
+//! Cost: 24 bytes and a hash bucket of 4 to 8 for each page of the store and 18 to 20 for each page that can be frozen, 2.5 to 3 for each grant reference (see [`TableSizes`]).
 #![cfg_attr(not(test), no_std)]
 #![cfg_attr(
     not(test),

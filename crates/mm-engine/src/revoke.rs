@@ -159,6 +159,11 @@ impl Engine<'_> {
 
     /// Nearly everything is lent: clears the entries of a few frames that nobody maps. True where a frame came free.
     pub(crate) fn reclaim<G: Grants>(&mut self, grants: &mut G) -> bool {
+        self.reclaim_more(false, grants)
+    }
+
+    /// As [`Self::reclaim`]; with `all`, of all frames that it looks at, however many are at hand.
+    pub(crate) fn reclaim_more<G: Grants>(&mut self, all: bool, grants: &mut G) -> bool {
         let mut won = false;
         for _ in 0..FRAMES.min(self.store.frames.len()) {
             let frame = self.frame_hand;
@@ -170,7 +175,7 @@ impl Engine<'_> {
                 continue;
             }
             won |= self.unlend(frame, grants);
-            if won && self.store.at_hand() > self.limits.reserve {
+            if won && !all && self.store.at_hand() > self.limits.reserve {
                 break;
             }
         }

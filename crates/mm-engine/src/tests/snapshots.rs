@@ -416,6 +416,22 @@ fn a_freeze_that_is_given_up_leaves_nothing_wherever_it_stands() {
 }
 
 #[test]
+fn what_is_lent_and_not_mapped_makes_room_for_a_freeze() {
+    let (mut world, volume) = frozen(Shape { frames: 1200, ..roomy() });
+    let reader = client(&mut world, volume);
+    for page in 0..1150 {
+        world.touch(reader, 0, page);
+        world.settle();
+        world.unmap(reader, 0, 0);
+    }
+    assert!(world.engine.figures().permitted > 1000, "{}", world.engine.figures().permitted);
+    let source = client_of(&mut world, volume, None);
+    order(&mut world, source);
+    assert_eq!(ask(&mut world, source, RequestBody::Freeze { pages: 600 }).status, Status::Ok);
+    world.check();
+}
+
+#[test]
 fn a_frame_that_cannot_be_copied_is_said_and_can_come_again() {
     let (mut world, volume) = frozen(roomy());
     let ring = client_of(&mut world, volume, None);
