@@ -152,7 +152,7 @@ pub(crate) fn run() -> Result<()> {
 }
 
 /// Takes away what has ended. True while something is left to wait for.
-fn look() -> Result<bool> {
+pub(crate) fn look() -> Result<bool> {
     if entrusted()?.is_empty() {
         return Ok(false);
     }
@@ -211,7 +211,8 @@ fn restart(wishes: &Wishes) {
         return;
     }
     let domains = xl::domains().unwrap_or_default();
-    if let Some(domain) = domains.iter().find(|domain| domain.name == wishes.name)
+    let new = |domain: &&Domain| domain.name == wishes.name && domain.ended.is_none() && !domain.dying;
+    if let Some(domain) = domains.iter().find(new)
         && let Ok(directory) = directory()
     {
         let text = serde_json::to_vec(wishes).unwrap_or_default();

@@ -15,6 +15,7 @@ use xenstore::fake::{FakeXenstored, Flavour};
 use crate::commands::{clients, clone, pool, status};
 use crate::failure::{Failure, Result};
 use crate::m1::{M1, domain};
+use crate::reaper::{self, Wishes};
 use crate::xl::config::Config;
 use crate::xs::Store;
 
@@ -365,7 +366,7 @@ fn a_domain_that_waits_becomes_a_clone_and_only_once() {
     let file = asked[1].strip_prefix("create -e -q ").expect("no process of xl's stays");
     let member = Config::parse(&std::fs::read_to_string(file).expect("kept")).expect("xl's");
     assert_eq!((member.text("name"), member.list("disk").count()), (Some("pool-1"), 0));
-    assert_eq!(member.text("extra"), Some("init=/x pool=1"));
+    assert_eq!(member.text("extra"), Some("pool=1 init=/x"));
 
     let order = clone::Order { count: 1, ..order(&config) };
     clone::run(&mut m1, &order).expect("made");
@@ -390,4 +391,50 @@ fn what_xl_says_and_that_it_hangs_is_told() {
     let hung = crate::xl::run(&["list"], Duration::from_millis(100));
     assert!(matches!(hung, Err(Failure::TimedOut(_))), "{hung:?}");
     assert!(begin.elapsed() < Duration::from_secs(10));
+}
+
+#[test]
+fn the_reaper_does_what_configurations_want_and_stops_when_nothing_is_left() {
+    let host = host_with_a_snapshot();
+    let wishes = |name: &str, text: &str| {
+        Wishes::of(&Config::parse(text).expect("a configuration"), name, std::path::Path::new("/x.cfg"))
+            .expect("wishes")
+    };
+    assert!(!reaper::look().expect("it looks"), "nothing to do");
+    assert!(host.asked().is_empty());
+    reaper::entrust(11, &wishes("first-1", "")).expect("written");
+    reaper::entrust(12, &wishes("first-3", "on_crash = 'preserve'")).expect("written");
+    reaper::entrust(13, &wishes("again", "")).expect("written");
+    let row = |name: &str, domid: u16, state: &str, reason: &str| {
+        format!("{name} {domid} 8 1 {state} 1.0 00000000-0000-0000-0000-000000000000 {reason} -")
+    };
+    let heading = LIST.lines().next().expect("a heading");
+    let list = |rows: &[String]| {
+        let text = rows.join("\n");
+        host.xl(&format!("case \"$1\" in list) echo '{heading}\n{text}';; esac"));
+    };
+    list(&[
+        row("first-1", 11, "-b----", "-"),
+        row("first-3", 12, "r-----", "-"),
+        row("again", 13, "-b----", "-"),
+    ]);
+    assert!(reaper::look().expect("it looks"));
+    assert_eq!(host.asked(), ["list -v"], "all of them live");
+    // One has powered off, one crashed and is to be kept, one wants to boot again: it has another number then.
+    list(&[
+        row("first-1", 11, "---s--", "0"),
+        row("first-3", 12, "---sc-", "3"),
+        row("again", 13, "---s--", "1"),
+        row("again", 20, "r-----", "-"),
+    ]);
+    assert!(reaper::look().expect("it looks"), "the one that booted again is there");
+    let reaped = host.directory.path().join("run/m1ctl/reap");
+    let left = [11, 12, 13, 20].map(|domid| reaped.join(format!("{domid}.json")).is_file());
+    assert_eq!(left, [false, false, false, true]);
+    let mut asked = host.asked();
+    asked.sort_unstable();
+    assert_eq!(asked, ["create -e -q /x.cfg", "destroy 11", "destroy 13", "list -v", "list -v"]);
+    list(&[row("first-3", 12, "---sc-", "3")]);
+    assert!(!reaper::look().expect("it looks"), "nothing is left to wait for");
+    assert_eq!(host.asked(), ["list -v"]);
 }

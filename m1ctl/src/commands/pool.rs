@@ -70,7 +70,8 @@ pub(crate) fn member_config(mut config: Config, m1: &[&str]) -> std::result::Res
     }
     config.set("disk", Value::List(disks));
     let extra = config.text("extra").unwrap_or_default().to_owned();
-    config.set("extra", Value::Text(format!("{extra} pool=1").trim().to_owned()));
+    // Before the rest: what follows `--` is the program's.
+    config.set("extra", Value::Text(format!("pool=1 {extra}").trim().to_owned()));
     Ok(config)
 }
 
@@ -207,7 +208,7 @@ mod tests {
         let base = Config::parse(base).expect("a configuration");
         let member = member_config(base.clone(), &["m1", "5"]).expect("a member");
         assert_eq!(member.list("disk").collect::<Vec<_>>(), ["format=raw,vdev=xvdz,target=/f"]);
-        assert_eq!(member.text("extra"), Some("init=/x pool=1"));
+        assert_eq!(member.text("extra"), Some("pool=1 init=/x"));
         let mut clone = base.clone();
         clone.set("name", Value::Text("b".to_owned()));
         clone.set("disk", Value::List(Vec::new()));
