@@ -10,6 +10,7 @@ mod report;
 mod runs;
 mod screen;
 mod stages;
+pub mod storage;
 mod workload;
 
 use anyhow::Result;

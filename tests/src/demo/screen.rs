@@ -3,7 +3,7 @@
 use std::fmt::{self, Display, Write as _};
 
 use super::clients::Ran;
-use super::report::{Report, Saving};
+use super::report::{Check, Report, Saving};
 use crate::mm_guest::Fault;
 
 /// Pages as MiB.
@@ -45,11 +45,17 @@ impl Display for Report {
             "window=1: {} faults served through the event channel, {} distinct pages touched\n",
             self.window_one.served, self.window_one.references
         )?;
-        for check in &self.checks {
-            writeln!(f, "{:>6}  {}: {}", if check.good { "ok" } else { "WRONG" }, check.what, check.detail)?;
-        }
+        checks(&self.checks, f)?;
         writeln!(f, "\n  curl {}/metrics", self.url)
     }
+}
+
+/// What has to hold, a line each.
+pub(super) fn checks(checks: &[Check], f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    checks.iter().try_for_each(|check| {
+        let mark = if check.good { "ok" } else { "WRONG" };
+        writeln!(f, "{mark:>6}  {}: {}", check.what, check.detail)
+    })
 }
 
 fn clients(report: &Report, f: &mut fmt::Formatter<'_>) -> fmt::Result {

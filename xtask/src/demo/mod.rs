@@ -2,6 +2,7 @@
 
 mod limit;
 mod memory;
+mod storage;
 
 use std::fmt::Display;
 use std::fs;
@@ -20,6 +21,8 @@ use limit::Limit;
 enum Story {
     /// Clients run Debian's programs out of pages that M1 lends, and what that saves
     Memory,
+    /// Stock guests boot from one base through M1 and write their own; M1 dies, and what they flushed is there with the next
+    Storage,
 }
 
 #[derive(clap::Args)]
@@ -43,6 +46,7 @@ pub(crate) struct Arguments {
 pub(crate) fn run(arguments: Arguments) -> Result<ExitCode> {
     match arguments.story {
         Story::Memory => memory::run(&arguments),
+        Story::Storage => storage::run(&arguments),
     }
 }
 
