@@ -1,0 +1,149 @@
+//! The machine, its volume, and the program that is frozen.
+
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
+
+use m1_tests::m1::{M1, disk, m1};
+use m1_tests::mm_guest::{self, Log};
+use m1_tests::volume::{Built, Volume};
+use m1_tests::{Dom0, Guest, Output, Shared, Watched, grants, image};
+use serde_json::Value;
+
+const ADDRESS: [u8; 4] = [10, 0, 2, 50];
+/// A program, on an emulated processor that it shares with others.
+pub(crate) const LIMIT: Duration = Duration::from_secs(180);
+
+static MACHINE: Shared = Shared::new(|| {
+    Dom0::builder()
+        .image(&image::build("mm-kernel")?)
+        .image(&image::build("mm-guest")?)
+        .disk_read_only(&volume().image)
+        .memory(3072)
+        .xen_arguments(grants::CONRING)
+        .forward(ADDRESS, 80)
+        .m1ctl()
+});
+
+fn volume() -> &'static Built {
+    static VOLUME: OnceLock<Built> = OnceLock::new();
+    VOLUME.get_or_init(|| {
+        let packages = Volume::new().packages(["python3-minimal", "libpython3-stdlib"]);
+        let volume = packages.content("/srv/warm.py", PROGRAM).content("/srv/large.py", LARGE);
+        volume.build().expect("a volume")
+    })
+}
+
+/// One scenario at a time: they count what M1 has.
+static TURN: Mutex<()> = Mutex::new(());
+
+/// The machine, for one scenario alone.
+pub(crate) struct Bed {
+    dom0: Watched,
+    _turn: MutexGuard<'static, ()>,
+}
+
+/// Imports, builds a table, says so, and then works for some seconds with a pause now and then, as a server does that waits.
+const PROGRAM: &str = r#"
+import hashlib, json, os, time
+table = {i: hashlib.sha256(str(i).encode()).hexdigest() for i in range(4000)}
+log = open("/tmp/log", "w+")
+print("warm", flush=True)
+h = hashlib.sha256()
+for i in range(400):
+    h.update(table[i * 7 % 4000].encode())
+    table[i] = h.hexdigest()
+    log.write(table[i])
+    if i % 10 == 9:
+        time.sleep(0.5)
+log.seek(0)
+print("result", h.hexdigest(), hashlib.sha256(log.read().encode()).hexdigest()[:16])
+print("json", hashlib.sha256(json.dumps(table).encode()).hexdigest())
+print("random", os.urandom(12).hex())
+print("generation", open("/proc/m1/generation").read().strip(), flush=True)
+"#;
+
+/// Holds more than the smallest M1 can take, and goes on writing to it.
+const LARGE: &str = r#"
+import time
+data = [bytearray(str(i).encode() * 1000) for i in range(6000)]
+print("warm", flush=True)
+for round in range(200):
+    for part in data[::50]:
+        part[round] = 65
+    time.sleep(0.05)
+print("result", sum(part.count(65) for part in data), flush=True)
+"#;
+
+/// Where they are.
+pub(crate) const WARM: &str = "/srv/warm.py";
+pub(crate) const BIG: &str = "/srv/large.py";
+
+/// Lines of the first that are the same wherever it goes on, and those that are another in every domain.
+pub(crate) const SAME: [&str; 2] = ["result ", "json "];
+pub(crate) const OWN: [&str; 2] = ["random ", "generation "];
+
+impl Bed {
+    pub(crate) fn get() -> Bed {
+        let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+        Bed { dom0: MACHINE.get(), _turn: turn }
+    }
+
+    /// An M1 called `m1` with so many MiB that serves `base`.
+    pub(crate) fn m1(&self, memory: u32) -> M1<'_> {
+        let config = m1(&["/dev/vda"], "volume=base:xvda").with("memory", memory);
+        self.start_m1("m1", ADDRESS, config).expect("M1 starts")
+    }
+
+    /// A client that runs a Python program of the volume.
+    pub(crate) fn python(&self, name: &str, options: &str, program: &str) -> Guest<'_> {
+        let arguments = ["-B", program];
+        let config = mm_guest::client("m1", "base", options, "/usr/bin/python3", &arguments);
+        self.create(name, &config.expect("a command line").to_string()).expect("the client starts")
+    }
+
+    /// A clone of a snapshot.
+    pub(crate) fn clone(&self, name: &str, snapshot: &str, options: &str) -> Guest<'_> {
+        let config = m1_tests::m1::client("mm-guest", "m1", "base", options)
+            .with_list("disk", [disk("xvda", "m1", &format!("base@{snapshot}"))]);
+        self.create(name, &config.to_string()).expect("the clone starts")
+    }
+
+    /// What the program of a client has said, once it has ended.
+    pub(crate) fn ended(&self, guest: &Guest<'_>) -> Log {
+        mm_guest::wait_end(self, guest, LIMIT)
+            .unwrap_or_else(|error| panic!("{}: {error:#}\n{}", guest.name(), self.diagnostics()))
+    }
+
+    /// Runs `m1ctl` with these arguments.
+    pub(crate) fn m1ctl(&self, arguments: &str) -> Output {
+        self.run_with(&format!("m1ctl {arguments}"), &[], LIMIT).expect("it ends")
+    }
+
+    /// The same where it has to succeed.
+    pub(crate) fn does(&self, arguments: &str) -> String {
+        let output = self.m1ctl(arguments);
+        let (out, err) = (output.stdout_text(), output.stderr_text());
+        assert_eq!(output.code, 0, "m1ctl {arguments}: {out}{err}\n{}", self.diagnostics());
+        out
+    }
+
+    /// The same where it gives JSON.
+    pub(crate) fn json(&self, arguments: &str) -> Value {
+        let out = self.does(&format!("--json {arguments}"));
+        serde_json::from_str(&out).unwrap_or_else(|error| panic!("m1ctl {arguments}: {error}: {out}"))
+    }
+}
+
+/// A line of what a program said.
+pub(crate) fn line<'l>(log: &'l Log, word: &str) -> &'l str {
+    let found = log.output.lines().find(|line| line.starts_with(word));
+    found.unwrap_or_else(|| panic!("no {word:?} in\n{}\n{}", log.output, log.kernel.join("\n")))
+}
+
+impl std::ops::Deref for Bed {
+    type Target = Dom0;
+
+    fn deref(&self) -> &Dom0 {
+        &self.dom0
+    }
+}

@@ -1,0 +1,5 @@
+//! Freeze, thaw and clone on real Xen: programs that go on elsewhere, and memory that adds up.
+
+mod bed;
+mod ends;
+mod story;
