@@ -5,6 +5,7 @@
 //! the machine, [`run`] does the rest in the order of its stages and gives a [`Report`]; what has to hold is in its checks.
 
 mod clients;
+pub mod clone;
 pub mod picture;
 mod report;
 mod runs;

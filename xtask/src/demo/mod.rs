@@ -1,5 +1,6 @@
 //! `cargo demo`: a story on real Xen, on one screen. Each story is a file here and a module of `m1_tests::demo`.
 
+mod clone;
 mod limit;
 mod memory;
 mod storage;
@@ -23,6 +24,8 @@ enum Story {
     Memory,
     /// Stock guests boot from one base through M1 and write their own; M1 dies, and what they flushed is there with the next
     Storage,
+    /// A warm program is frozen while it runs, and clones go on from it
+    Clone,
 }
 
 #[derive(clap::Args)]
@@ -47,6 +50,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<ExitCode> {
     match arguments.story {
         Story::Memory => memory::run(&arguments),
         Story::Storage => storage::run(&arguments),
+        Story::Clone => clone::run(&arguments),
     }
 }
 
