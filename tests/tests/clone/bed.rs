@@ -1,6 +1,6 @@
 //! The machine, its volume, and the program that is frozen.
 
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock};
 use std::time::Duration;
 
 use m1_tests::m1::{M1, disk, m1};
@@ -42,9 +42,9 @@ pub(crate) struct Bed {
     _turn: MutexGuard<'static, ()>,
 }
 
-/// Imports, builds a table, says so, and then works for some seconds with a pause now and then, as a server does that waits.
+/// Imports, builds a table, says so, works for some seconds with a pause now and then, and waits for a word before it tells its result.
 const PROGRAM: &str = r#"
-import hashlib, json, os, time
+import hashlib, json, os, sys, time
 table = {i: hashlib.sha256(str(i).encode()).hexdigest() for i in range(4000)}
 log = open("/tmp/log", "w+")
 print("warm", flush=True)
@@ -53,8 +53,9 @@ for i in range(400):
     h.update(table[i * 7 % 4000].encode())
     table[i] = h.hexdigest()
     log.write(table[i])
-    if i % 10 == 9:
-        time.sleep(0.5)
+    if i % 20 == 19:
+        time.sleep(0.1)
+sys.stdin.readline()
 log.seek(0)
 print("result", h.hexdigest(), hashlib.sha256(log.read().encode()).hexdigest()[:16])
 print("json", hashlib.sha256(json.dumps(table).encode()).hexdigest())
@@ -84,8 +85,25 @@ pub(crate) const OWN: [&str; 2] = ["random ", "generation "];
 
 impl Bed {
     pub(crate) fn get() -> Bed {
-        let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
-        Bed { dom0: MACHINE.get(), _turn: turn }
+        let (turn, failed) = match TURN.lock() {
+            Ok(turn) => (turn, false),
+            Err(poisoned) => (poisoned.into_inner(), true),
+        };
+        TURN.clear_poison();
+        let bed = Bed { dom0: MACHINE.get(), _turn: turn };
+        if failed {
+            // What a scenario that failed left behind is in nobody's way.
+            let _ = bed.run("for d in $(xl list | awk '$2 ~ /^[1-9]/ { print $2 }'); do xl destroy $d; done");
+        }
+        bed
+    }
+
+    /// Snapshots that clones can be made of.
+    pub(crate) fn ready(&self) -> Vec<String> {
+        let all = self.json("snapshots");
+        let list = all["snapshots"].as_array().expect("a list");
+        let ready = list.iter().filter(|snapshot| snapshot["state"] == "ready");
+        ready.map(|snapshot| snapshot["name"].as_str().expect("a name").to_owned()).collect()
     }
 
     /// An M1 called `m1` with so many MiB that serves `base`.
@@ -106,6 +124,12 @@ impl Bed {
         let config = m1_tests::m1::client("mm-guest", "m1", "base", options)
             .with_list("disk", [disk("xvda", "m1", &format!("base@{snapshot}"))]);
         self.create(name, &config.to_string()).expect("the clone starts")
+    }
+
+    /// Lets the program of [`WARM`] tell its result.
+    pub(crate) fn go(&self, guest: &Guest<'_>) {
+        let tty = format!("/local/domain/{}/console/tty", guest.domid());
+        self.sh(&format!("echo go > $(xenstore-read {tty})")).expect("a word");
     }
 
     /// What the program of a client has said, once it has ended.
