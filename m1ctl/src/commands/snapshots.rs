@@ -8,7 +8,7 @@ use crate::commands::bar;
 use crate::failure::{Failure, Result};
 use crate::m1::{self, Answer, M1};
 use crate::out::{self, Table, duration, mib, number, text};
-use crate::xl::saved;
+use crate::xl::{self, saved};
 
 /// How far a freeze is, is asked so often.
 const LOOK: Duration = Duration::from_millis(200);
@@ -161,7 +161,7 @@ pub(crate) fn cancel(m1: &mut M1, wanted: &str, name: &str) -> Result<()> {
 
 pub(crate) fn remove(m1: &mut M1, wanted: &str, json: bool) -> Result<()> {
     let name = find(&m1.json("snapshots")?, wanted)?;
-    m1.ask(&format!("rm {} {}", name.volume, name.snapshot))?;
+    m1.ask(&format!("rm {} {}", name.volume, name.snapshot)).map_err(with_names)?;
     saved::forget(&name.to_string());
     if json {
         out::json(&json!({ "removed": name.to_string() }));
@@ -169,9 +169,34 @@ pub(crate) fn remove(m1: &mut M1, wanted: &str, json: bool) -> Result<()> {
     Ok(())
 }
 
+/// M1 knows the numbers of the domains that need a snapshot; here they have names.
+fn with_names(failure: Failure) -> Failure {
+    match (failure, xl::domains()) {
+        (Failure::Refused(why), Ok(domains)) => Failure::Refused(named(&why, |number| {
+            domains.iter().find(|domain| domain.domid == number).map(|domain| domain.name.clone())
+        })),
+        (failure, _) => failure,
+    }
+}
+
+/// The reason with a name behind each number.
+fn named(why: &str, name: impl Fn(u16) -> Option<String>) -> String {
+    let words = why.split(' ').map(|word| match word.parse().ok().and_then(&name) {
+        Some(name) => format!("{word} ({name})"),
+        None => word.to_owned(),
+    });
+    words.collect::<Vec<_>>().join(" ")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn domains_that_need_a_snapshot_are_named() {
+        let name = |number| (number == 7).then(|| "web".to_owned());
+        assert_eq!(named("running domains need it: 7 8", name), "running domains need it: 7 (web) 8");
+    }
 
     #[test]
     fn a_snapshot_is_named_with_its_volume_or_without() {
