@@ -1,26 +1,35 @@
 //! The machine, its M1, and running the tool.
 
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Mutex, MutexGuard, OnceLock};
 use std::time::Duration;
 
 use m1_tests::m1::{M1, client, m1};
+use m1_tests::programs::{self, Prepared};
 use m1_tests::raw_disk::RawDisk;
 use m1_tests::{Dom0, Guest, Output, Shared, Watched, image};
 use serde_json::Value;
 
 /// Pages of the volume.
 pub(crate) const PAGES: usize = 512;
-const ADDRESS: [u8; 4] = [10, 0, 2, 100];
+/// The last parts of addresses: each M1 has one that no other had.
+const ADDRESSES: std::ops::Range<u8> = 100..110;
 /// The tool's own limits are shorter.
 const TOOL: Duration = Duration::from_secs(300);
 pub(crate) const CLIENT: Duration = Duration::from_secs(90);
 
 static MACHINE: Shared = Shared::new(|| {
-    Dom0::builder()
+    let mut builder = Dom0::builder();
+    for last in ADDRESSES {
+        builder = builder.forward([10, 0, 2, last], 80);
+    }
+    builder
         .image(&image::build("mm-kernel")?)
         .image(&image::build("mm-unikernel")?)
+        .image(&image::build("mm-guest")?)
         .disk_read_only(base().path())
-        .forward(ADDRESS, 80)
+        .disk_read_only(&prepared().volume.image)
+        .memory(3072)
         .m1ctl()
 });
 
@@ -35,14 +44,32 @@ pub(crate) struct Bed {
 
 impl Bed {
     pub(crate) fn get() -> Bed {
-        let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
-        Bed { dom0: MACHINE.get(), _turn: turn }
+        let (turn, failed) = match TURN.lock() {
+            Ok(turn) => (turn, false),
+            Err(poisoned) => (poisoned.into_inner(), true),
+        };
+        TURN.clear_poison();
+        let bed = Bed { dom0: MACHINE.get(), _turn: turn };
+        if failed {
+            // What a scenario that failed left behind is in nobody's way.
+            let script =
+                "for domain in $(xl list | awk '$2 ~ /^[1-9]/ { print $2 }'); do xl destroy $domain; done";
+            let _ = bed.run(script);
+        }
+        bed
     }
 
     /// An M1 called `m1`, as the tool expects, that serves `base`.
     pub(crate) fn m1(&self) -> M1<'_> {
         let config = m1(&["/dev/vda"], "volume=base:xvda").with("memory", 64);
-        self.start_m1("m1", ADDRESS, config).expect("M1 starts")
+        self.start_m1("m1", address(), config).expect("M1 starts")
+    }
+
+    /// One that serves `programs` as well, in which `mm-guest` finds some.
+    pub(crate) fn m1_with_programs(&self) -> M1<'_> {
+        let config =
+            m1(&["/dev/vda", "/dev/vdb"], "volume=base:xvda volume=programs:xvdb").with("memory", 192);
+        self.start_m1("m1", address(), config).expect("M1 starts")
     }
 
     /// A client that reads pages and stays.
@@ -71,6 +98,18 @@ impl std::ops::Deref for Bed {
     fn deref(&self) -> &Dom0 {
         &self.dom0
     }
+}
+
+fn address() -> [u8; 4] {
+    static NEXT: AtomicU8 = AtomicU8::new(ADDRESSES.start);
+    let last = NEXT.fetch_add(1, Ordering::Relaxed);
+    assert!(ADDRESSES.contains(&last), "more M1s than addresses");
+    [10, 0, 2, last]
+}
+
+fn prepared() -> &'static Prepared {
+    static PREPARED: OnceLock<Prepared> = OnceLock::new();
+    PREPARED.get_or_init(|| programs::prepare(programs::fresh_seed().expect("a seed")).expect("a volume"))
 }
 
 fn base() -> &'static RawDisk {

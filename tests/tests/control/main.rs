@@ -2,3 +2,5 @@
 
 mod asks;
 mod bed;
+mod clones;
+mod host;
