@@ -18,11 +18,20 @@ static MACHINE: Shared = Shared::new(|| {
         .image(&image::build("mm-kernel")?)
         .image(&image::build("mm-guest")?)
         .disk_read_only(&volume().image)
+        .disk(blank()?)
         .memory(3072)
         .xen_arguments(grants::CONRING)
         .forward(ADDRESS, 80)
         .m1ctl()
 });
+
+/// A disk for a store.
+fn blank() -> anyhow::Result<std::path::PathBuf> {
+    let disk = tempfile::NamedTempFile::new_in(env!("CARGO_TARGET_TMPDIR"))?;
+    disk.as_file().set_len(128 << 20)?;
+    // QEMU opens it later; it is removed with the directory of tests.
+    Ok(disk.keep()?.1)
+}
 
 fn volume() -> &'static Built {
     static VOLUME: OnceLock<Built> = OnceLock::new();
@@ -109,6 +118,13 @@ impl Bed {
     /// An M1 called `m1` with so many MiB that serves `base`.
     pub(crate) fn m1(&self, memory: u32) -> M1<'_> {
         let config = m1(&["/dev/vda"], "volume=base:xvda").with("memory", memory);
+        self.start_m1("m1", ADDRESS, config).expect("M1 starts")
+    }
+
+    /// The same with a store.
+    pub(crate) fn m1_with_store(&self, memory: u32) -> M1<'_> {
+        let options = "volume=base:xvda store_disk=xvdb";
+        let config = m1(&["/dev/vda", "rw:/dev/vdb"], options).with("memory", memory);
         self.start_m1("m1", ADDRESS, config).expect("M1 starts")
     }
 

@@ -2,4 +2,5 @@
 
 mod bed;
 mod ends;
+mod lasts;
 mod story;
