@@ -50,7 +50,7 @@ pub(crate) struct Traced {
     pub(crate) copy_only: bool,
     /// M1 takes a window back at every so many stops of the program; never if zero.
     pub(crate) revoke_every: u64,
-    stops: u64,
+    pub(crate) stops: u64,
     /// Windows taken back.
     pub(crate) revocations: u64,
     /// Pages whose reading fails.

@@ -48,6 +48,8 @@ pub(super) struct Tracee {
     frozen: u64,
     /// Raised with each change of the alarm, so that an older one does nothing.
     alarms: Arc<AtomicU64>,
+    /// One rang while the process worked for its tracer.
+    rung: bool,
 }
 
 impl Drop for Tracee {
@@ -93,7 +95,8 @@ impl Tracee {
         let mut template = ptrace::getregs(pid).unwrap();
         template.orig_rax = u64::MAX;
         let alarms = Arc::default();
-        let mut tracee = Self { child, pid, mem, template, memory: 0, image: 0, frozen: 0, alarms };
+        let mut tracee =
+            Self { child, pid, mem, template, memory: 0, image: 0, frozen: 0, alarms, rung: false };
         tracee.empty();
         tracee.memory = tracee.open(memory);
         tracee.image = tracee.open(image);
@@ -159,8 +162,12 @@ impl Tracee {
         ptrace::setregs(self.pid, regs).unwrap();
         loop {
             ptrace::step(self.pid, None).unwrap();
-            let status = stopped(self.pid);
-            assert!(matches!(status, WaitStatus::Stopped(_, Signal::SIGTRAP)), "{status:?}");
+            match stopped(self.pid) {
+                WaitStatus::Stopped(_, Signal::SIGTRAP) => {}
+                // The alarm rings in the middle of it: the program's next run ends at once.
+                WaitStatus::Stopped(_, Signal::SIGSTOP) => self.rung = true,
+                status => panic!("the traced process: {status:?}"),
+            }
             let after = ptrace::getregs(self.pid).unwrap();
             // The first step out of a system call of the program's ends before the instruction.
             if after.rip != self.template.rip {
@@ -192,6 +199,9 @@ impl Tracee {
 
     /// Runs the program until it stops.
     pub(super) fn run(&mut self, r: &mut Registers) -> Exit {
+        if std::mem::take(&mut self.rung) {
+            return Exit::Event;
+        }
         let regs = user_regs_struct {
             rax: r.rax,
             rbx: r.rbx,
