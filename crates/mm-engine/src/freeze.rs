@@ -335,16 +335,19 @@ impl Engine<'_> {
         Ok(Some(Status::Ok))
     }
 
-    fn complete(&mut self, slot: u8, now: u64) {
+    pub(crate) fn complete(&mut self, slot: u8, now: u64) {
         self.unpromise(slot);
         let row = self.snapshots.at_mut(u32::from(slot));
         row.state = SnapshotState::Ready;
         row.commit = None;
         row.figures.completed = now;
-        let (ring, standstill) = (u32::from(row.ring), row.figures.standstill);
-        self.rings.at_mut(ring).freeze = NONE;
-        self.counters.freezes += 1;
-        self.standstills.record(standstill);
+        let (ring, standstill) = (row.ring, row.figures.standstill);
+        // What is imported was frozen elsewhere.
+        if let Some(ring) = ring {
+            self.rings.at_mut(u32::from(ring)).freeze = NONE;
+            self.counters.freezes += 1;
+            self.standstills.record(standstill);
+        }
     }
 
     /// Something else belongs to this snapshot, which is being taken: it is not ready before [`Self::release_commit`]. False where it is not
@@ -364,8 +367,8 @@ impl Engine<'_> {
             return;
         }
         (row.holds, row.progress) = (row.holds.saturating_sub(1), now);
-        let Some((id, received)) = row.commit.filter(|_| row.holds == 0) else { return };
-        let ring = RingId(row.ring);
+        let commit = row.commit.filter(|_| row.holds == 0);
+        let (Some((id, received)), Some(ring)) = (commit, row.ring.map(RingId)) else { return };
         self.complete(snapshot.0, now);
         let mut response = Response::bare(id, Status::Ok);
         response.timing.received = received;

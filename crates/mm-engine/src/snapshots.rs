@@ -90,8 +90,8 @@ pub struct SnapshotEntry {
     pub(crate) state: SnapshotState,
     pub(crate) group: u16,
     pub(crate) volume: u16,
-    /// The ring that takes it; means something while ordered and taken.
-    pub(crate) ring: u16,
+    /// The ring that takes it; means something while ordered and taken. None where it is imported ([`Engine::begin_import`]).
+    pub(crate) ring: Option<u16>,
     /// The client has heard of the order.
     pub(crate) told: bool,
     /// Frames that it may take yet.
@@ -200,13 +200,12 @@ impl Engine<'_> {
         if self.frozen_volume.is_none() {
             return Err(OrderRefused::TooMany);
         }
-        let free = (0..self.snapshots.len()).find(|at| self.snapshots.at(*at).state == SnapshotState::Free);
-        let slot = free.and_then(|at| u8::try_from(at).ok()).ok_or(OrderRefused::TooMany)?;
+        let slot = self.free_snapshot().ok_or(OrderRefused::TooMany)?;
         *self.snapshots.at_mut(u32::from(slot)) = SnapshotEntry {
             state: SnapshotState::Ordered,
             group,
             volume: row.volume,
-            ring: ring.0,
+            ring: Some(ring.0),
             progress: now,
             figures: Progress { ordered: now, ..Progress::default() },
             ..SnapshotEntry::default()
@@ -214,6 +213,12 @@ impl Engine<'_> {
         self.rings.at_mut(index).freeze = slot;
         self.tell_freeze(index, out);
         Ok(SnapshotId(slot))
+    }
+
+    /// A number that is nobody's.
+    pub(crate) fn free_snapshot(&self) -> Option<u8> {
+        let free = (0..self.snapshots.len()).find(|at| self.snapshots.at(*at).state == SnapshotState::Free);
+        free.and_then(|at| u8::try_from(at).ok())
     }
 
     /// Passes the order on, where the client listens and has not heard it.
@@ -259,19 +264,21 @@ impl Engine<'_> {
     /// Nothing comes of a freeze: what it has goes, what was promised to it is free.
     pub(crate) fn fail_freeze<G: Grants>(&mut self, slot: u8, why: FreezeFailure, grants: &mut G) {
         let row = self.snapshots.at_mut(u32::from(slot));
-        let (ring, told) = (u32::from(row.ring), row.told);
+        let (ring, told) = (row.ring, row.told);
         row.state = SnapshotState::Failed(why);
         let commit = row.commit.take();
-        self.counters.freezes_failed += 1;
         self.unpromise(slot);
-        if let (Some((id, received)), Ok(ring)) = (commit, u16::try_from(ring)) {
-            // There is a place for each snapshot's.
-            let _ = self.lost_commits.push((RingId(ring), id, received));
-        }
-        let ring = self.rings.at_mut(ring);
-        if ring.freeze == slot {
-            // A client that has heard of the order may say more of it, and is not to blame.
-            ring.freeze = if told { GIVEN_UP } else { NONE };
+        if let Some(ring) = ring {
+            self.counters.freezes_failed += 1;
+            if let Some((id, received)) = commit {
+                // There is a place for each snapshot's.
+                let _ = self.lost_commits.push((RingId(ring), id, received));
+            }
+            let ring = self.rings.at_mut(u32::from(ring));
+            if ring.freeze == slot {
+                // A client that has heard of the order may say more of it, and is not to blame.
+                ring.freeze = if told { GIVEN_UP } else { NONE };
+            }
         }
         self.dying |= 1 << (slot & 63);
         self.reap_snapshots(0, grants);

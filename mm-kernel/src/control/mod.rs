@@ -6,6 +6,7 @@
 
 mod channel;
 mod does;
+mod exchange;
 mod frozen;
 mod reply;
 mod says;

@@ -6,7 +6,10 @@ use mm_engine::FreezeFailure;
 use mm_store::DeleteRefused;
 
 use super::VERSION;
-use crate::snapshots::{FreezeRefused, RemoveRefused, reason};
+use crate::pages::Hex;
+use crate::snapshots::{
+    ExportRefused, FreezeRefused, Identity, ImportFailed, ImportRefused, RemoveRefused, reason,
+};
 
 /// What a verb gives.
 pub(super) type Answer = Result<Done, Refused>;
@@ -36,6 +39,24 @@ pub(super) enum Done {
         /// How long the program stood still.
         standstill_ns: u64,
     },
+    /// Pages of a snapshot are in the window.
+    Pages {
+        /// So many.
+        count: usize,
+        /// Where to go on; none where there are no more.
+        next: Option<u64>,
+    },
+    /// An import has begun.
+    Import(Identity),
+    /// Pages in the window were taken, and their numbers are there.
+    Taken(usize),
+    /// A snapshot has come.
+    Imported {
+        /// Its pages.
+        pages: u64,
+        /// Those of them that were here already.
+        known: u64,
+    },
 }
 
 impl fmt::Display for Done {
@@ -45,6 +66,11 @@ impl fmt::Display for Done {
             Self::Bytes(count) => write!(f, "{count}"),
             Self::Running { done, all } => write!(f, "{done} of {all}"),
             Self::Frozen { captured, kept, standstill_ns } => write!(f, "{captured} {kept} {standstill_ns}"),
+            Self::Pages { count, next: Some(next) } => write!(f, "{count} {next}"),
+            Self::Pages { count, next: None } => write!(f, "{count} end"),
+            Self::Import(identity) => Hex(identity).fmt(f),
+            Self::Taken(count) => write!(f, "{count}"),
+            Self::Imported { pages, known } => write!(f, "{pages} {known}"),
             Self::Version => write!(f, "{VERSION} {}", env!("CARGO_PKG_VERSION")),
         }
     }
@@ -79,6 +105,14 @@ pub(super) enum Refused {
     NoFreeze,
     /// The snapshot stays.
     Remove(RemoveRefused),
+    /// The snapshot does not leave.
+    Export(ExportRefused),
+    /// None is to come.
+    Import(ImportRefused),
+    /// None comes.
+    ImportFailed(ImportFailed),
+    /// The window has one page: a table and a page are two.
+    Window,
 }
 
 impl fmt::Display for Refused {
@@ -100,6 +134,12 @@ impl fmt::Display for Refused {
             Self::NotFrozen(why) => f.write_str(reason(*why)),
             Self::NoFreeze => f.write_str("no freeze of this domain under this name is under way"),
             Self::Remove(refused) => refused.fmt(f),
+            Self::Export(refused) => refused.fmt(f),
+            Self::Import(refused) => refused.fmt(f),
+            Self::ImportFailed(failed) => failed.fmt(f),
+            Self::Window => {
+                f.write_str("M1 was short of references at its start: its window is too small for pages")
+            }
             Self::NotStored => f.write_str(
                 "the snapshot is in memory only: the store's disk did not take it, see M1's console",
             ),

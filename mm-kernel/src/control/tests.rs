@@ -11,6 +11,8 @@ use xenstore::fake::{Perm, Right};
 
 use crate::tests::world::World;
 
+mod exchange;
+
 fn node(world: &World, path: &str) -> String {
     format!("/local/domain/{}/{path}", world.domain.id().0)
 }
@@ -39,7 +41,7 @@ fn window(world: &World) -> Vec<&'static PageWords> {
 fn bulk(world: &mut World, request: &str) -> String {
     let pages = window(world);
     let reply = ask(world, request);
-    let total: usize = reply.split(' ').nth(2).expect("a length").parse().expect("a number");
+    let total: usize = reply.split(' ').nth(2).expect("a length").parse().expect(&reply);
     let mut text = Vec::new();
     while text.len() < total {
         let mut id = 1000 + text.len();

@@ -1,7 +1,7 @@
 //! What can be asked.
 
 use super::reply::{Answer, Done, Refused};
-use super::{does, frozen, says};
+use super::{does, exchange, frozen, says};
 use crate::m1::M1;
 
 /// The arguments of a request.
@@ -15,7 +15,7 @@ struct Verb {
     run: fn(&mut M1, &mut Words<'_>) -> Answer,
 }
 
-const VERBS: [Verb; 15] = [
+const VERBS: [Verb; 22] = [
     Verb { name: "ping", usage: "ping", run: ping },
     Verb { name: "version", usage: "version", run: version },
     Verb { name: "verbs", usage: "verbs", run: verbs },
@@ -27,6 +27,13 @@ const VERBS: [Verb; 15] = [
     Verb { name: "progress", usage: "progress DOMID NAME", run: frozen::progress },
     Verb { name: "cancel", usage: "cancel DOMID NAME", run: frozen::cancel },
     Verb { name: "rm", usage: "rm VOLUME SNAPSHOT", run: frozen::remove },
+    Verb { name: "export", usage: exchange::EXPORT, run: exchange::export },
+    Verb { name: "export-pages", usage: exchange::EXPORT_PAGES, run: exchange::export_pages },
+    Verb { name: "import", usage: exchange::IMPORT, run: exchange::import },
+    Verb { name: "import-pages", usage: exchange::IMPORT_PAGES, run: exchange::import_pages },
+    Verb { name: "import-end", usage: exchange::IMPORT_END, run: exchange::import_end },
+    Verb { name: "import-progress", usage: exchange::IMPORT_PROGRESS, run: exchange::import_progress },
+    Verb { name: "import-cancel", usage: exchange::IMPORT_CANCEL, run: exchange::import_cancel },
     Verb { name: "snapshots", usage: "snapshots", run: frozen::list },
     Verb { name: "limits", usage: "limits", run: says::limits },
     Verb { name: "trace", usage: "trace DOMID", run: says::trace },

@@ -42,6 +42,35 @@ impl Window {
         &self.references
     }
 
+    /// Pages of snapshots that go through it at a time: the first page is a table of them.
+    pub(super) fn page_room(&self) -> usize {
+        self.pages.len().saturating_sub(1).min(PAGE_SIZE / 8)
+    }
+
+    /// A page that dom0 has put there, and the checksum that it says it has: read once.
+    pub(super) fn page(&self, index: usize) -> Option<(u32, [u8; PAGE_SIZE])> {
+        let (table, page) = (self.pages.first()?, self.pages.get(index + 1)?);
+        let mut bytes = [0; PAGE_SIZE];
+        page.words.read(0, &mut bytes).then(|| (table.words.load(2 * index + 1), bytes))
+    }
+
+    /// Says what a page's number is.
+    pub(super) fn set_number(&mut self, index: usize, number: u32) {
+        if let Some(table) = self.pages.first() {
+            table.words.store(2 * index, number);
+        }
+    }
+
+    /// Shows a page.
+    pub(super) fn put_page(&mut self, index: usize, number: u32, sum: u32, bytes: &[u8; PAGE_SIZE]) {
+        self.len = 0;
+        if let (Some(table), Some(page)) = (self.pages.first(), self.pages.get(index + 1)) {
+            let _ = page.words.write(0, bytes);
+            table.words.store(2 * index, number);
+            table.words.store(2 * index + 1, sum);
+        }
+    }
+
     /// Writes an answer and shows its beginning; gives its length, or nothing where there is no room for it.
     pub(super) fn fill(&mut self, write: impl FnOnce(&mut dyn Write) -> fmt::Result) -> Option<usize> {
         let mut text = Cut { text: self.text, len: 0 };

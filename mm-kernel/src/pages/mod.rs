@@ -23,7 +23,7 @@ mod status;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use snapshots::status as snapshots;
+pub(crate) use snapshots::{Hex, status as snapshots};
 
 /// Bytes of a page of memory.
 pub(crate) const PAGE: u64 = mm_proto::PAGE_SIZE as u64;

@@ -22,9 +22,9 @@ fn state(facts: &SnapshotFacts<'_>) -> &'static str {
 }
 
 /// Bytes in hexadecimal.
-struct Hex(crate::snapshots::Identity);
+pub(crate) struct Hex<'b>(pub(crate) &'b [u8]);
 
-impl Display for Hex {
+impl Display for Hex<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
     }
@@ -104,7 +104,7 @@ pub(crate) fn status(facts: &Facts<'_>, out: &mut json::Array<'_>) -> fmt::Resul
             if let SnapshotState::Failed(why) = snapshot.state {
                 entry.string("reason", &crate::snapshots::reason(why))?;
             }
-            entry.string("identity", &Hex(snapshot.identity))?;
+            entry.string("identity", &Hex(&snapshot.identity))?;
             entry.number("source_domid", snapshot.source.0)?;
             entry.number("ordered", snapshot.ordered)?;
             entry.number("bytes", snapshot.pages * PAGE)?;

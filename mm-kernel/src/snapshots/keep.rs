@@ -247,22 +247,20 @@ impl M1 {
     }
 
     fn know(&mut self, place: u8, header: Header, persist: Persist) {
-        let slot = Slot {
+        self.snapshots.put(Slot {
             id: SnapshotId(place),
             name: header.name,
             over: header.volume,
             volume: usize::MAX,
             source: xen_sys::DomId(0),
+            imported: false,
             identity: header.identity,
             ready: false,
             told: true,
             ordered: header.ordered,
             disks: heapless::Vec::new(),
             persist,
-        };
-        if let Some(free) = self.snapshots.places.get_mut(usize::from(place)) {
-            *free = Some(slot);
-        }
+        });
     }
 
     fn restore_failed(&mut self, place: u8, header: Header) -> Restore {

@@ -5,6 +5,7 @@
 //! complete `target=VOLUME@NAME` is served.
 
 mod directory;
+mod exchange;
 mod facts;
 mod hot;
 mod keep;
@@ -22,6 +23,8 @@ use crate::volumes::VolumeFacts;
 use hot::Hot;
 use keep::Keeper;
 
+pub use exchange::{ExportRefused, ImportFailed, ImportRefused};
+pub(crate) use exchange::{Imported, Next};
 pub use facts::{Progress, SnapshotFacts};
 pub use orders::{FreezeRefused, RemoveRefused, reason};
 
@@ -43,6 +46,8 @@ pub(crate) struct Slot {
     pub(crate) volume: usize,
     /// Whose program it is.
     pub(crate) source: DomId,
+    /// It came from another M1 since this one was started.
+    pub(crate) imported: bool,
     pub(crate) identity: Identity,
     /// Clones can be attached: the info page is written.
     pub(crate) ready: bool,
@@ -121,6 +126,17 @@ impl Snapshots {
 
     fn get_mut(&mut self, id: SnapshotId) -> Option<&mut Slot> {
         self.places.get_mut(usize::from(id.0))?.as_mut()
+    }
+
+    fn put(&mut self, slot: Slot) {
+        if let Some(place) = self.places.get_mut(usize::from(slot.id.0)) {
+            *place = Some(slot);
+        }
+    }
+
+    /// The snapshot that has this identity.
+    fn identified(&self, identity: &Identity) -> Option<&Slot> {
+        self.iter().find(|slot| slot.identity == *identity)
     }
 
     /// The snapshot of this name over a volume, whichever version of it that is.

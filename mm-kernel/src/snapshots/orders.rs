@@ -118,15 +118,7 @@ impl M1 {
     /// [`FreezeRefused`]; nothing has changed then.
     pub fn freeze(&mut self, domain: DomId, name: &str, persist: bool) -> Result<(), FreezeRefused> {
         let name = legal(name).ok_or(FreezeRefused::Name)?;
-        if persist && self.overlays.is_none() {
-            return Err(FreezeRefused::NoStore);
-        }
-        if !self.snapshots.keeper.is_ready() {
-            return Err(FreezeRefused::NotYet);
-        }
-        if persist && !self.snapshots.keeper.can_keep() {
-            return Err(FreezeRefused::Unreadable);
-        }
+        self.can_take(persist)?;
         // A domain may have several devices; what it runs from is the first that can be frozen.
         let mut rings: heapless::Vec<(DeviceOrder, RingId, usize), RINGS> = heapless::Vec::new();
         for device in self.devices.iter().filter(|device| device.domain == domain) {
@@ -138,37 +130,28 @@ impl M1 {
         let mut refused = FreezeRefused::NoDomain;
         for (_, ring, volume) in rings {
             let Some(over) = self.volumes.get(volume).map(|facts| facts.name.clone()) else { continue };
-            if let Some(slot) = self.snapshots.find(&over, &name) {
-                let id = slot.id;
-                let failed =
-                    |figures: mm_engine::SnapshotFigures| matches!(figures.state, SnapshotState::Failed(_));
-                if !self.engine.snapshot(id).is_some_and(failed) {
-                    return Err(FreezeRefused::Exists);
-                }
-                // Of that one nothing came.
-                self.forget_snapshot(id);
+            if !self.is_name_free(&over, &name) {
+                return Err(FreezeRefused::Exists);
             }
             match self.order(ring) {
                 Ok(id) => {
                     let now = self.clock.unix_ns();
                     let identity = self.snapshots.new_identity(now);
                     log::info!("domain {}: is to be frozen as {name}", domain.0);
-                    let slot = Slot {
+                    self.snapshots.put(Slot {
                         id,
                         name,
                         over,
                         volume,
                         source: domain,
+                        imported: false,
                         identity,
                         ready: false,
                         disks: heapless::Vec::new(),
                         told: false,
                         ordered: now / 1_000_000_000,
                         persist: if persist { Persist::Wanted } else { Persist::Memory },
-                    };
-                    if let Some(place) = self.snapshots.places.get_mut(usize::from(id.0)) {
-                        *place = Some(slot);
-                    }
+                    });
                     return Ok(());
                 }
                 Err(OrderRefused::NoRing | OrderRefused::NotReady) => refused = FreezeRefused::NotAble,
@@ -177,6 +160,32 @@ impl M1 {
             }
         }
         Err(refused)
+    }
+
+    /// Whether a snapshot can be begun, as far as it does not depend on whose.
+    pub(super) fn can_take(&self, persist: bool) -> Result<(), FreezeRefused> {
+        let keeper = &self.snapshots.keeper;
+        if persist && self.overlays.is_none() {
+            return Err(FreezeRefused::NoStore);
+        }
+        if !keeper.is_ready() {
+            return Err(FreezeRefused::NotYet);
+        }
+        if persist && !keeper.can_keep() {
+            return Err(FreezeRefused::Unreadable);
+        }
+        Ok(())
+    }
+
+    /// Whether a snapshot can get this name. One of which nothing came gives it away.
+    pub(super) fn is_name_free(&mut self, over: &str, name: &str) -> bool {
+        let Some(id) = self.snapshots.find(over, name).map(|slot| slot.id) else { return true };
+        let failed = |figures: mm_engine::SnapshotFigures| matches!(figures.state, SnapshotState::Failed(_));
+        let free = self.engine.snapshot(id).is_some_and(failed);
+        if free {
+            self.forget_snapshot(id);
+        }
+        free
     }
 
     fn order(&mut self, ring: RingId) -> Result<SnapshotId, OrderRefused> {
@@ -191,7 +200,7 @@ impl M1 {
     }
 
     /// Makes a place free whose snapshot has failed. True where there was one.
-    fn forget_failed(&mut self) -> bool {
+    pub(super) fn forget_failed(&mut self) -> bool {
         let failed = self.snapshots.iter().find(|slot| {
             let figures = self.engine.snapshot(slot.id);
             figures.is_some_and(|figures| matches!(figures.state, SnapshotState::Failed(_)))
@@ -201,7 +210,7 @@ impl M1 {
         self.engine.snapshot(id).is_none()
     }
 
-    fn forget_snapshot(&mut self, id: SnapshotId) {
+    pub(super) fn forget_snapshot(&mut self, id: SnapshotId) {
         let _ = self.engine.delete_snapshot(id, &mut self.lending);
         self.snapshots.clear(id);
     }
@@ -304,7 +313,7 @@ impl M1 {
             let Some(slot) = self.snapshots.places[place].as_ref().filter(|slot| !slot.told) else {
                 continue;
             };
-            let (id, source) = (slot.id, slot.source);
+            let (id, source, imported) = (slot.id, slot.source, slot.imported);
             let Some(figures) = self.engine.snapshot(id) else {
                 self.snapshots.clear(id);
                 continue;
@@ -312,7 +321,14 @@ impl M1 {
             match figures.state {
                 SnapshotState::Ready => {
                     self.publish_snapshot(id);
-                    if let Some(slot) = self.snapshots.get(id) {
+                    if let Some(slot) = self.snapshots.get(id).filter(|slot| slot.imported) {
+                        let (pages, own) = (figures.pages, figures.unique);
+                        log::info!(
+                            "snapshot {}@{} has come: {pages} pages, {own} of its own",
+                            slot.over,
+                            slot.name
+                        );
+                    } else if let Some(slot) = self.snapshots.get(id) {
                         log::info!(
                             "domain {}: frozen as {}: {} pages, {} of its own, stood still for {} us",
                             source.0,
@@ -322,6 +338,10 @@ impl M1 {
                             figures.progress.standstill / 1000
                         );
                     }
+                }
+                SnapshotState::Failed(why) if imported => {
+                    self.forget_import(id, why);
+                    continue;
                 }
                 SnapshotState::Failed(why) => {
                     log::warn!("domain {}: is not frozen: {}", source.0, reason(why));
