@@ -49,7 +49,7 @@ pub(crate) use release;
 
 pub use errno::Errno;
 pub use exec::{ExecError, ImageError};
-pub use freeze::ThawError;
+pub use freeze::{Moving, ThawError};
 pub use fs::OpenError;
 pub use kernel::{End, Figures, Kernel, StartError};
 pub use machine::{

@@ -25,7 +25,7 @@ const MAGIC: [u8; 8] = *b"M1FROZEN";
 /// Where the pages are listed.
 const LIST: usize = 56;
 /// Pages that a manifest can have.
-const PAGES: usize = (PAGE_SIZE as usize - LIST) / 4;
+pub(super) const PAGES: usize = (PAGE_SIZE as usize - LIST) / 4;
 
 /// Everything that a program is, but for the content of its pages.
 #[derive(PartialEq, Debug, Serialize, Deserialize)]
@@ -128,6 +128,28 @@ impl Manifest {
     pub(crate) fn encode(&self) -> Option<Vec<u8>> {
         let bytes = postcard::serialize_with_flavor(self, Growing(Vec::new())).ok()?;
         (bytes.len().div_ceil(PAGE_SIZE as usize) <= PAGES).then_some(bytes)
+    }
+
+    /// That of the snapshot that begins with this page; `page` reads pages of it.
+    pub(super) fn read(
+        head: u32,
+        volume: &VolumeIdentity,
+        mut page: impl FnMut(u32, &mut [u8; PAGE_SIZE as usize]) -> Result<(), ThawError>,
+    ) -> Result<Self, ThawError> {
+        let mut content = [0; PAGE_SIZE as usize];
+        page(head, &mut content)?;
+        let head = Head::decode(&content, volume)?;
+        let mut bytes = Vec::new();
+        bytes.try_reserve_exact(head.pages.len() * PAGE_SIZE as usize).map_err(|_| ThawError::Memory)?;
+        for number in &head.pages {
+            page(*number, &mut content)?;
+            bytes.extend_from_slice(&content);
+        }
+        bytes.truncate(head.bytes as usize);
+        if checksum(&bytes) != head.crc {
+            return Err(ThawError::Damaged);
+        }
+        Self::decode(&bytes)
     }
 
     /// From bytes whose checksum is right.

@@ -12,6 +12,7 @@
 
 mod files;
 mod manifest;
+mod moving;
 #[cfg(test)]
 mod tests;
 mod thaw;
@@ -23,6 +24,7 @@ use mm_proto::{AbortReason, Bitmap, CAPTURE_MAX, WINDOW_MAX};
 use self::files::FrozenFiles;
 pub use self::manifest::ThawError;
 use self::manifest::{Head, Manifest, checksum};
+pub use self::moving::Moving;
 use crate::kernel::Kernel;
 use crate::machine::{FreezeAnswer, FreezeStep, Machine, Source};
 use crate::page::PAGE_SIZE;

@@ -7,6 +7,7 @@ use super::*;
 use crate::fake::{Fake, Frozen};
 use crate::kernel::StartError;
 use crate::options::Options;
+use crate::page::VolumePage;
 use crate::syscalls::tests::{Guest, PLAIN, SCRATCH};
 
 const MADVISE: u64 = 28;
@@ -241,6 +242,70 @@ fn a_snapshot_that_is_none_is_refused_by_name() {
     assert!(matches!(thaw_from(&frozen, head - 1).err(), Some(ThawError::NoHead | ThawError::Page(_))));
 }
 
+/// Moves a snapshot to an M1 whose frozen part holds these pages already. Gives its head there.
+fn move_to(from: &Frozen, head: u32, to: &Frozen) -> Result<u32, ThawError> {
+    let page = |number: u32| from.0.borrow().pages.get(number.checked_sub(1 << 31)? as usize).copied();
+    let put = |bytes: [u8; 4096]| {
+        let pages = &mut to.0.borrow_mut().pages;
+        let known = pages.iter().position(|page| *page == bytes);
+        let place = known.unwrap_or(pages.len());
+        if known.is_none() {
+            pages.push(bytes);
+        }
+        (1 << 31) + place as u32
+    };
+    let mut moving = Moving::read(head, &[9; 32], page)?;
+    let mut numbers = alloc::collections::BTreeMap::new();
+    for number in moving.pages()? {
+        numbers.insert(number, put(page(number).ok_or(ThawError::Senseless)?));
+    }
+    let most = moving.own_pages();
+    let manifest = moving.manifest(&numbers).expect("all are there");
+    assert!(manifest.len() < most);
+    let own: Vec<u32> = manifest.into_iter().map(put).collect();
+    assert_eq!(moving.head(&[]), None);
+    Ok(put(moving.head(&own).expect("as many")))
+}
+
+#[test]
+fn a_snapshot_goes_to_another_m1_with_files_in_memory_and_other_numbers() {
+    const OPEN: u64 = 2;
+    let mut guest = written(40);
+    let path = guest.path("/tmp/file");
+    let fd = guest.call(OPEN, &[path, 0o102, 0o600]).unwrap();
+    guest.kernel.memory.write_bytes(SCRATCH, b"in memory").unwrap();
+    assert_eq!(guest.call(1, &[fd, SCRATCH, 9]), Ok(9));
+    order(&mut guest);
+    finish(&mut guest);
+    let here = guest.kernel.memory.machine.frozen.clone();
+    let head = *here.0.borrow().heads.last().unwrap();
+    // Pages of others, and every third of its own, scattered.
+    let there = Frozen::default();
+    for place in (0..here.0.borrow().pages.len()).rev().step_by(3) {
+        there.0.borrow_mut().pages.extend([here.0.borrow().pages[place], [place as u8; 4096]]);
+    }
+    let first = move_to(&here, head, &there).unwrap();
+    let count = there.0.borrow().pages.len();
+    assert_eq!(move_to(&here, head, &there), Ok(first), "the same again");
+    assert_eq!(there.0.borrow().pages.len(), count, "and nothing of it is new");
+    let back = Frozen::default();
+    let again = move_to(&there, first, &back).unwrap();
+    for (frozen, head) in [(&there, first), (&back, again)] {
+        let mut clone = Guest::of(thaw_from(frozen, head).unwrap());
+        for page in 0..40 {
+            assert_eq!(read(&mut clone.kernel, page), page + 1, "page {page} of the clone");
+        }
+        assert_eq!(clone.call(17, &[fd, SCRATCH, 100, 0]), Ok(9));
+        assert_eq!(clone.get(SCRATCH, 9), b"in memory");
+    }
+    assert!(Moving::read(head, &[8; 32], |_| None).is_err());
+    // A page that is missing is not made up.
+    let mut moving =
+        Moving::read(head, &[9; 32], |number| here.0.borrow().page(VolumePage(number.into())).copied())
+            .unwrap();
+    assert_eq!(moving.manifest(&Default::default()), None);
+}
+
 /// A manifest that lies, under a checksum that is right: refused, or at worst a program that gets signals.
 #[test]
 fn manifests_of_random_bytes_are_refused_without_a_panic() {
@@ -268,8 +333,11 @@ fn manifests_of_random_bytes_are_refused_without_a_panic() {
         let lying = Head { crc, ..good.clone() };
         frozen.0.borrow_mut().pages[page(good.pages[0])] = bytes;
         frozen.0.borrow_mut().pages[page(head)] = lying.encode();
+        let moved = move_to(&frozen, head, &Frozen::default());
         if let Ok(mut kernel) = thaw_from(&frozen, head) {
             thawed += 1;
+            let lacks = |error: &ThawError| *error == ThawError::Senseless;
+            assert!(moved.as_ref().err().is_none_or(lacks), "{moved:?}");
             for page in 0..20 {
                 let _ = kernel.memory.read_u64(PAGES + page * 4096);
                 let _ = kernel.memory.write_u64(PAGES + page * 4096, 1);

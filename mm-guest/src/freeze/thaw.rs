@@ -1,10 +1,8 @@
 //! Thawing: a program goes on from a snapshot, in a domain of its own, with a new identity.
 
-use alloc::vec::Vec;
-
 use mm_proto::{HotPage, SnapshotInfo};
 
-use super::manifest::{Head, Manifest, ThawError, checksum};
+use super::manifest::{Manifest, ThawError};
 use crate::errno::Errno;
 use crate::fs::Node;
 use crate::kernel::{Kernel, StartError};
@@ -29,7 +27,8 @@ impl<M: Machine> Kernel<M> {
     }
 
     fn thaw_from(&mut self, snapshot: &SnapshotInfo) -> Result<(), ThawError> {
-        let manifest = self.read_manifest(snapshot.head)?;
+        let volume = self.memory.machine.volume_identity();
+        let manifest = Manifest::read(snapshot.head, &volume, |page, to| self.read_frozen(page, to))?;
         if manifest.fpu.len() != 512 || !manifest.frozen.is_sound() || !manifest.tmp.is_sound() {
             return Err(ThawError::Senseless);
         }
@@ -71,23 +70,6 @@ impl<M: Machine> Kernel<M> {
         }
         self.memory.retain_all_mapped()?;
         self.memory.free_data_orphans()
-    }
-
-    fn read_manifest(&mut self, head: u32) -> Result<Manifest, ThawError> {
-        let mut page = [0; PAGE_SIZE as usize];
-        self.read_frozen(head, &mut page)?;
-        let head = Head::decode(&page, &self.memory.machine.volume_identity())?;
-        let mut bytes = Vec::new();
-        bytes.try_reserve_exact(head.pages.len() * PAGE_SIZE as usize).map_err(|_| ThawError::Memory)?;
-        for number in &head.pages {
-            self.read_frozen(*number, &mut page)?;
-            bytes.extend_from_slice(&page);
-        }
-        bytes.truncate(head.bytes as usize);
-        if checksum(&bytes) != head.crc {
-            return Err(ThawError::Damaged);
-        }
-        Manifest::decode(&bytes)
     }
 
     fn read_frozen(&mut self, page: u32, to: &mut [u8; PAGE_SIZE as usize]) -> Result<(), ThawError> {
