@@ -74,6 +74,29 @@ pub(crate) enum Command {
         /// VOLUME@SNAPSHOT, or SNAPSHOT where only one volume has it
         snapshot: String,
     },
+    /// Writes a snapshot to a file, for another M1 over the same volume
+    Export {
+        /// VOLUME@SNAPSHOT, or SNAPSHOT where only one volume has it
+        snapshot: String,
+        /// Where it goes; no such file may be there
+        file: PathBuf,
+        /// The export may take so long, in seconds
+        #[arg(long, default_value = "600", value_name = "SECONDS", value_parser = seconds)]
+        limit: Duration,
+    },
+    /// Makes a snapshot of what another M1 has exported
+    Import {
+        /// The file
+        file: PathBuf,
+        /// What it is called here: [VOLUME@]SNAPSHOT; as it was there, if nothing is said
+        name: Option<String>,
+        /// Keeps it on the store's disk, so that it is there after M1's death
+        #[arg(long)]
+        persist: bool,
+        /// The import may take so long, in seconds
+        #[arg(long, default_value = "600", value_name = "SECONDS", value_parser = seconds)]
+        limit: Duration,
+    },
     /// Starts domains that go on from a snapshot
     Clone {
         /// VOLUME@SNAPSHOT, or SNAPSHOT where only one volume has it

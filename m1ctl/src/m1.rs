@@ -1,5 +1,7 @@
 //! A running M1, found and asked: docs/CONTROL.md.
 
+mod pages;
+
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};

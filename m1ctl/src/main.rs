@@ -11,6 +11,7 @@ mod gntdev;
 mod m1;
 mod out;
 mod reaper;
+mod snapshot_file;
 #[cfg(test)]
 mod tests;
 mod xl;

@@ -3,6 +3,7 @@
 pub(crate) mod clients;
 pub(crate) mod clone;
 mod doctor;
+pub(crate) mod exchange;
 mod man;
 mod overlays;
 mod ping;
@@ -40,6 +41,13 @@ pub(crate) fn run(arguments: &Arguments) -> Result<u8> {
         }
         Command::Cancel { domain, name } => snapshots::cancel(&mut m1()?, domain, name)?,
         Command::Rm { snapshot } => snapshots::remove(&mut m1()?, snapshot, json)?,
+        Command::Export { snapshot, file, limit } => {
+            exchange::export(&mut m1()?, snapshot, file, *limit, json)?;
+        }
+        Command::Import { file, name, persist, limit } => {
+            let (name, persist, limit) = (name.as_deref(), *persist, *limit);
+            exchange::import(&mut m1()?, &exchange::Order { path: file, name, persist, limit, json })?;
+        }
         Command::Clone { snapshot, count, name, config, limit } => {
             let (count, limit) = (*count, *limit);
             let (pattern, config) = (name.as_deref(), config.as_deref());
