@@ -4,7 +4,7 @@
 mod tests;
 
 use std::fs::File;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use mm_proto::{FROZEN_FIRST, VolumeIdentity};
@@ -200,7 +200,10 @@ impl Writer {
         let mut partial = path.as_os_str().to_owned();
         partial.push(".partial");
         let partial = PathBuf::from(partial);
-        let file = File::create(&partial).map_err(|error| failed(&partial, &error))?;
+        // What a program had in memory is nobody else's business.
+        let mut options = File::options();
+        options.write(true).create(true).truncate(true).mode(0o600);
+        let file = options.open(&partial).map_err(|error| failed(&partial, &error))?;
         Ok(Self { path: path.to_owned(), partial, file, header, rows: Vec::new() })
     }
 
