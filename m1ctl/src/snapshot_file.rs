@@ -200,9 +200,10 @@ impl Writer {
         let mut partial = path.as_os_str().to_owned();
         partial.push(".partial");
         let partial = PathBuf::from(partial);
-        // What a program had in memory is nobody else's business.
+        // What a program had in memory is nobody else's business, and what lies there is of an export that was killed.
+        let _ = std::fs::remove_file(&partial);
         let mut options = File::options();
-        options.write(true).create(true).truncate(true).mode(0o600);
+        options.write(true).create_new(true).mode(0o600);
         let file = options.open(&partial).map_err(|error| failed(&partial, &error))?;
         Ok(Self { path: path.to_owned(), partial, file, header, rows: Vec::new() })
     }

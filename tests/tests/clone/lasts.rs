@@ -1,16 +1,20 @@
 //! A snapshot that is to last is there after M1 was killed, and its clones have the right bytes on pages that nobody has mapped since.
+//! One that is not on the disk goes from the first M1 to the second in a file.
 
 use crate::bed::{Bed, LIMIT, SAME, WARM, line};
 
 #[test]
-fn clones_of_a_durable_snapshot_go_on_after_m1_was_killed_and_started_again() {
+fn clones_of_a_durable_or_an_exported_snapshot_go_on_in_the_next_m1() {
     let bed = Bed::get();
     let first = bed.m1_with_store(96);
     let source = bed.python("lasting", "", WARM);
     source.wait_log("warm", LIMIT).expect("it is warm");
     println!("{}", bed.does("freeze lasting kept --persist"));
-    // One that is only in memory goes with M1.
+    // One that is only in memory goes with M1, or in a file.
     bed.does("freeze lasting fleeting");
+    let begin = std::time::Instant::now();
+    let exported = bed.json("export fleeting /tmp/fleeting");
+    println!("{exported} {:?}", begin.elapsed());
     bed.go(&source);
     let told = bed.ended(&source);
     source.wait_end(LIMIT).expect("the domain is gone");
@@ -24,7 +28,22 @@ fn clones_of_a_durable_snapshot_go_on_after_m1_was_killed_and_started_again() {
         std::thread::sleep(std::time::Duration::from_secs(1));
     }
     println!("{}", bed.does("snapshots"));
-    let clones = ["again-1", "again-2"].map(|name| bed.clone(name, "kept", ""));
+    // Under two names, in a frozen part that has pages of others already; damaged on the way under none.
+    let begin = std::time::Instant::now();
+    let carried = bed.json("import /tmp/fleeting carried");
+    println!("{carried} {:?}", begin.elapsed());
+    let again = bed.json("import /tmp/fleeting base@twice --persist");
+    println!("{again} {:?}", begin.elapsed());
+    assert_eq!(again["pages"], again["known_pages"], "equal pages are there once");
+    bed.sh("printf x | dd of=/tmp/fleeting bs=1 seek=5000000 conv=notrunc").expect("it is there");
+    let damaged = bed.m1ctl("import /tmp/fleeting damaged");
+    assert_eq!(damaged.code, 1, "{}", damaged.stderr_text());
+    let mut ready = bed.ready();
+    ready.sort_unstable();
+    assert_eq!(ready, ["carried", "kept", "twice"]);
+
+    let clones = [("again-1", "kept"), ("again-2", "carried"), ("again-3", "twice")]
+        .map(|(name, snapshot)| bed.clone(name, snapshot, ""));
     for clone in &clones {
         bed.go(clone);
         let log = bed.ended(clone);
@@ -33,7 +52,9 @@ fn clones_of_a_durable_snapshot_go_on_after_m1_was_killed_and_started_again() {
         }
         clone.wait_end(LIMIT).expect("the domain is gone");
     }
-    bed.does("rm base@kept");
+    for name in ["kept", "carried", "twice"] {
+        bed.does(&format!("rm base@{name}"));
+    }
     let metrics = second.metrics().expect("/metrics");
     for bugs in ["m1_engine_bugs", "m1_store_bugs"] {
         assert_eq!(metrics.get(bugs), 0.0, "{bugs}: {}", second.log().unwrap_or_default());
