@@ -100,6 +100,13 @@ enum Step {
         which: u8,
         content: u8,
     },
+    /// A snapshot of another engine's: so many pages with contents from this one on.
+    Import {
+        volume: bool,
+        first: u8,
+        count: u8,
+        end: u8,
+    },
     Die {
         who: u8,
     },
@@ -140,6 +147,8 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just(Step::Late),
         2 => (w, 0u8..50, any::<bool>()).prop_map(|(which, content, keep)| Step::Own { which, content, keep }),
         2 => (w, 0u8..50).prop_map(|(which, content)| Step::Hot { which, content }),
+        4 => (any::<bool>(), 0u8..50, 0u8..20, a)
+            .prop_map(|(volume, first, count, end)| Step::Import { volume, first, count, end }),
         2 => w.prop_map(|who| Step::Die { who }),
         2 => w.prop_map(|which| Step::Bury { which }),
         3 => w.prop_map(|which| Step::Delete { which }),
@@ -357,6 +366,55 @@ impl Run {
             self.world.table.unmap(reference);
         }
         Ok(seen)
+    }
+
+    fn import(&mut self, volume: usize, first: u8, count: u8, end: u8) {
+        let World { engine, frames, table, now, frozen, .. } = &mut self.world;
+        let over = VolumeId(u16::try_from(volume).unwrap());
+        let (before, free) = (engine.page_states(), engine.frozen.free());
+        let id = match engine.begin_import(over, count.into(), *now, table) {
+            Ok(id) => id,
+            Err(ImportRefused::NoVolume) => panic!("it is there"),
+            Err(ImportRefused::TooMany | ImportRefused::NoRoom) => {
+                assert_eq!((engine.page_states().frozen, engine.frozen.free()), (before.frozen, free));
+                return;
+            }
+        };
+        assert!(engine.is_import(id));
+        let mut pages = BTreeMap::new();
+        for (at, byte) in (first..).take(count.into()).enumerate() {
+            let frame = engine.freeze_page(id).expect("it was promised");
+            frames[frame.0 as usize] = content(byte);
+            let number = engine.freeze_filled(id, frame, *now, &Memory(frames)).expect("it goes on");
+            frozen.insert(number, content(byte));
+            pages.insert(u8::try_from(at).unwrap(), (number, byte));
+        }
+        assert_eq!(engine.freeze_page(id), Err(FreezeRefused::NoRoom), "as many as were announced");
+        let numbers: BTreeSet<u64> = pages.values().map(|(number, _)| *number).collect();
+        let foreign = (FIRST..).find(|number| !numbers.contains(number)).unwrap();
+        for head in [0, foreign, u64::MAX] {
+            assert_eq!(engine.end_import(id, head, *now), Err(EndRefused::ForeignHead));
+        }
+        let head = numbers.first().copied().filter(|_| !end.is_multiple_of(4));
+        match head {
+            Some(head) => {
+                assert_eq!(engine.end_import(id, head, *now), Ok(()));
+                assert_eq!(engine.end_import(id, head, *now), Err(EndRefused::NotTaken));
+                self.snapshots.insert(id, Frozen { volume, pages, numbers, hot: None });
+            }
+            None if end.is_multiple_of(8) => {
+                *now += 31_000_000_000;
+                engine.expire_freezes(*now, table);
+                self.failed.insert(id);
+                for who in 0..self.programs.len() {
+                    self.fail(who);
+                }
+            }
+            None => {
+                assert!(engine.cancel(id, table));
+                self.failed.insert(id);
+            }
+        }
     }
 
     fn step(&mut self, step: Step) {
@@ -606,6 +664,7 @@ impl Run {
                     self.fail(who);
                 }
             }
+            Step::Import { volume, first, count, end } => self.import(usize::from(volume), first, count, end),
             Step::Own { which, content: byte, keep } => {
                 let Some(who) = self.who(which) else { return };
                 let Some(freezing) = &mut self.programs[who].freezing else { return };
