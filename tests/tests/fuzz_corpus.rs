@@ -124,4 +124,4 @@ macro_rules! targets {
     };
 }
 
-targets! { protocol map_ring map_client xenstore erofs http_heads command_line blk_backend net_backend blkif_requests store_image }
+targets! { protocol map_ring map_client xenstore erofs http_heads command_line blk_backend net_backend blkif_requests store_image manifest }

@@ -12,6 +12,7 @@ pub mod command_line;
 pub mod erofs;
 pub mod http_heads;
 pub mod input;
+pub mod manifest;
 pub mod map_client;
 pub mod map_ring;
 pub mod protocol;
@@ -34,4 +35,5 @@ pub const TARGETS: &[Target] = &[
     ("net_backend", backend::net::run),
     ("blkif_requests", blkif_requests::run),
     ("store_image", store_image::run),
+    ("manifest", manifest::run),
 ];
