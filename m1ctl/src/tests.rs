@@ -12,12 +12,14 @@ use serde_json::json;
 use xen_ring::{ByteRing, PageWords};
 use xenstore::fake::{FakeXenstored, Flavour};
 
-use crate::commands::{clients, clone, exchange, pool, status};
+use crate::commands::{clients, clone, pool, status};
 use crate::failure::{Failure, Result};
 use crate::m1::{M1, domain};
 use crate::reaper::{self, Wishes};
 use crate::xl::config::Config;
 use crate::xs::Store;
+
+mod exchange;
 
 /// Pages of the window.
 static WINDOW: [PageWords; 2] = [const { PageWords::new() }; 2];
@@ -272,66 +274,6 @@ fn the_screen_of_status_has_what_matters() {
         assert!(screen.contains(needed), "{needed} in:\n{screen}");
     }
     assert!(!screen.contains('\u{1b}'), "what others wrote says nothing to the terminal");
-}
-
-/// A played M1 that has a snapshot of these pages, and shows one at a time.
-fn host_with_pages(pages: Vec<(u32, [u8; 4096])>, damaged: bool) -> Host {
-    let mut slow = true;
-    Host::new(move |words| {
-        let json = |value: serde_json::Value| Some(format!("ok {}", show(&value.to_string())));
-        let words: Vec<&str> = words.split(' ').collect();
-        match words.as_slice() {
-            ["snapshots"] => json(json!({ "snapshots": [{ "volume": "base", "name": "first" }] })),
-            ["export", "base", "first"] => json(json!({
-                "volume": "base", "name": "first", "identity": "07".repeat(16), "volume_identity": "09".repeat(32),
-                "head": pages[0].0, "pages": pages.len(), "ordered": 77,
-            })),
-            ["export-pages", identity, from] => {
-                assert_eq!(*identity, "07".repeat(16));
-                if std::mem::take(&mut slow) {
-                    return Some("running 0 of 0".to_owned());
-                }
-                let from: u32 = from.parse().expect("a number");
-                let Some((number, bytes)) = pages.iter().find(|(number, _)| *number >= from) else {
-                    return Some("ok 0 end".to_owned());
-                };
-                assert!(WINDOW[1].write(0, bytes));
-                WINDOW[0].store(0, *number);
-                WINDOW[0].store(1, mm_store::crc32c(bytes) ^ u32::from(damaged));
-                Some(format!("ok 1 {}", number + 1))
-            }
-            _ => Some("error no such verb".to_owned()),
-        }
-    })
-}
-
-#[test]
-fn a_snapshot_is_exported_page_by_page_and_a_file_that_is_none_is_not_imported() {
-    let pages: Vec<_> = (0..5_u8).map(|at| ((1 << 31) + 7 * u32::from(at), [at; 4096])).collect();
-    let host = host_with_pages(pages.clone(), false);
-    let mut m1 = host.m1("m1", PATIENCE).expect("there");
-    let path = host.directory.path().join("file");
-    exchange::export(&mut m1, "first", &path, PATIENCE, true).expect("exported");
-    let file = crate::snapshot_file::Reader::open(&path).expect("good");
-    assert_eq!((file.header.identity, file.header.over, file.header.ordered), ([7; 16], [9; 32], 77));
-    for (number, bytes) in &pages {
-        assert_eq!(file.page(*number).expect("good"), *bytes);
-    }
-    let again = exchange::export(&mut m1, "first", &path, PATIENCE, true);
-    assert!(matches!(again, Err(Failure::Host(why)) if why.ends_with("it is there already")));
-    // No program's: M1 is not asked.
-    let order = exchange::Order { path: &path, name: None, persist: false, limit: PATIENCE, json: true };
-    let Err(Failure::Refused(why)) = exchange::import(&mut m1, &order) else { panic!("it is none") };
-    assert!(why.ends_with("no snapshot of a program"), "{why}");
-    drop((m1, host));
-
-    let host = host_with_pages(pages, true);
-    let mut m1 = host.m1("m1", PATIENCE).expect("there");
-    let path = host.directory.path().join("file");
-    let damaged = exchange::export(&mut m1, "first", &path, PATIENCE, true);
-    assert!(matches!(damaged, Err(Failure::Host(why)) if why.contains("damaged on its way")));
-    let left: Vec<_> = std::fs::read_dir(host.directory.path()).expect("there").flatten().collect();
-    assert!(left.iter().all(|entry| !entry.file_name().to_string_lossy().starts_with("file")), "{left:?}");
 }
 
 const LIST: &str = "Name ID Mem VCPUs State Time(s) UUID Reason-Code Security Label\n\
