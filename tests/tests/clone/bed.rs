@@ -1,12 +1,14 @@
 //! The machine, its volume, and the program that is frozen.
 
+use std::io::Write as _;
+use std::process::{Command, Stdio};
 use std::sync::{Mutex, MutexGuard, OnceLock};
 use std::time::Duration;
 
 use m1_tests::m1::{M1, disk, m1};
 use m1_tests::mm_guest::{self, Log};
-use m1_tests::volume::{Built, Volume};
-use m1_tests::{Dom0, Guest, Output, Shared, Watched, grants, image};
+use m1_tests::volume::{Built, Volume, make_data};
+use m1_tests::{Dom0, Guest, Output, Shared, Watched, full, grants, image};
 use serde_json::Value;
 
 const ADDRESS: [u8; 4] = [10, 0, 2, 50];
@@ -14,13 +16,25 @@ const ADDRESS: [u8; 4] = [10, 0, 2, 50];
 pub(crate) const LIMIT: Duration = Duration::from_secs(180);
 
 static MACHINE: Shared = Shared::new(|| {
-    Dom0::builder()
+    // Fifty clones are more devices and more lent pages of one domain than the defaults allow (`m1ctl doctor --clients 50`).
+    let frames = full::or("", " gnttab_max_frames=512");
+    let builder = Dom0::builder();
+    let builder = match full::wanted() {
+        true => builder.content(
+            "/etc/xen/oxenstored.conf",
+            0o644,
+            "quota-activate = true\nquota-maxentity = 4000\n",
+        ),
+        false => builder,
+    };
+    builder
         .image(&image::build("mm-kernel")?)
         .image(&image::build("mm-guest")?)
         .disk_read_only(&volume().image)
         .disk(blank()?)
+        .disk_read_only(empty_data()?)
         .memory(3072)
-        .xen_arguments(grants::CONRING)
+        .xen_arguments(&format!("{}{frames}", grants::CONRING))
         .forward(ADDRESS, 80)
         .m1ctl()
 });
@@ -33,11 +47,19 @@ fn blank() -> anyhow::Result<std::path::PathBuf> {
     Ok(disk.keep()?.1)
 }
 
+/// A disk for `/data` with nothing on it.
+fn empty_data() -> anyhow::Result<std::path::PathBuf> {
+    let disk = tempfile::NamedTempFile::new_in(env!("CARGO_TARGET_TMPDIR"))?.keep()?.1;
+    make_data(&disk, 32 << 20)?;
+    Ok(disk)
+}
+
 fn volume() -> &'static Built {
     static VOLUME: OnceLock<Built> = OnceLock::new();
     VOLUME.get_or_init(|| {
         let packages = Volume::new().packages(["python3-minimal", "libpython3-stdlib"]);
         let volume = packages.content("/srv/warm.py", PROGRAM).content("/srv/large.py", LARGE);
+        let volume = volume.content(crate::data::RECORDS, crate::data::PROGRAM);
         volume.build().expect("a volume")
     })
 }
@@ -128,6 +150,13 @@ impl Bed {
         self.start_m1("m1", ADDRESS, config).expect("M1 starts")
     }
 
+    /// The same with a store and a volume for `/data`.
+    pub(crate) fn m1_with_data(&self, memory: u32) -> M1<'_> {
+        let options = "volume=base:xvda,group=g volume=data:xvdc,group=g store_disk=xvdb";
+        let config = m1(&["/dev/vda", "rw:/dev/vdb", "/dev/vdc"], options).with("memory", memory);
+        self.start_m1("m1", ADDRESS, config).expect("M1 starts")
+    }
+
     /// A client that runs a Python program of the volume.
     pub(crate) fn python(&self, name: &str, options: &str, program: &str) -> Guest<'_> {
         let arguments = ["-B", program];
@@ -152,6 +181,26 @@ impl Bed {
     pub(crate) fn ended(&self, guest: &Guest<'_>) -> Log {
         mm_guest::wait_end(self, guest, LIMIT)
             .unwrap_or_else(|error| panic!("{}: {error:#}\n{}", guest.name(), self.diagnostics()))
+    }
+
+    /// The content of a disk of M1's that nobody has now, as dom0's Linux reads it.
+    pub(crate) fn image_of(&self, target: &str) -> tempfile::NamedTempFile {
+        let attach = format!("format=raw,vdev=xvdz,access=rw,backend=m1,target={target}");
+        let script = format!(
+            "{{ modprobe xen-blkfront && xl block-attach 0 '{attach}' && until test -b /dev/xvdz; do usleep 100000; done; }} >&2 && \
+             gzip -1 -c /dev/xvdz && xl block-detach 0 xvdz >&2; while test -b /dev/xvdz; do usleep 100000; done"
+        );
+        let output = self.run_with(&script, &[], LIMIT).expect("dom0 reads it");
+        assert!(!output.stdout.is_empty(), "{}", output.stderr_text());
+        let file = tempfile::NamedTempFile::new_in(env!("CARGO_TARGET_TMPDIR")).expect("a file");
+        let mut gunzip = Command::new("gunzip")
+            .stdin(Stdio::piped())
+            .stdout(file.reopen().expect("a file"))
+            .spawn()
+            .expect("gunzip runs");
+        gunzip.stdin.take().expect("a pipe").write_all(&output.stdout).expect("gunzip reads");
+        assert!(gunzip.wait().expect("gunzip ends").success());
+        file
     }
 
     /// Runs `m1ctl` with these arguments.

@@ -1,6 +1,7 @@
 //! Freeze, thaw and clone on real Xen: programs that go on elsewhere, and memory that adds up.
 
 mod bed;
+mod data;
 mod ends;
 mod lasts;
 mod story;
