@@ -58,4 +58,4 @@ pub use machine::{
 };
 pub use options::{DataOption, Options};
 pub use page::{PAGE_SIZE, USER_END, USER_START, UserPage, VolumePage};
-pub use vm::FaultCounts;
+pub use vm::{FaultCounts, HEAP_KEPT};

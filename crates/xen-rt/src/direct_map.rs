@@ -24,6 +24,8 @@ impl TableSource for Bump {
         let taken = Pfn(self.next);
         (self.next < self.end).then(|| {
             self.next += 1;
+            // A table is never lent. One that is freed may be, as any other frame.
+            machine().keep(taken, Pfn(0));
             taken
         })
     }

@@ -6,7 +6,7 @@
 //!
 //! What it promises: no safe call makes memory writable and executable at once, lends the program's own memory to another
 //! domain, pulls memory from under a reference, or forgets a mapped grant. Memory pages are `&'static PageWords`,
-//! words that anybody may change. One virtual CPU, upcalls masked while the kernel runs, no heap. A bug ends in a message with
+//! words that anybody may change. One virtual CPU, upcalls masked while the kernel runs, no heap but for an image that asks for one (feature `heap`). A bug ends in a message with
 //! a call chain on the console and a shutdown with the reason crash.
 #![cfg_attr(not(test), no_std)]
 #![cfg_attr(
@@ -17,6 +17,8 @@
 mod direct_map;
 pub mod foreign;
 mod grants;
+#[cfg(feature = "heap")]
+mod heap;
 #[cfg(feature = "image")]
 mod image;
 mod layout;
@@ -33,7 +35,9 @@ use xen::{Clock, Events, GrantTable, Hypervisor, Native};
 use xen_ring::PageWords;
 use xen_sys::{DomId, Port};
 
-pub use machine::{copy_page, mfn_of, zero_page};
+#[cfg(feature = "heap")]
+pub use heap::Heap;
+pub use machine::{Footprint, copy_page, footprint, mfn_of, zero_page};
 pub use memory::BootMemory;
 
 /// What a domain is born with.

@@ -64,6 +64,28 @@ impl Slot {
 }
 
 static MACHINE: Once<Machine> = Once::new();
+static FOOTPRINT: Once<Footprint> = Once::new();
+
+/// Pages that were in use before there was any [`crate::BootMemory`].
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Footprint {
+    /// The image, its stacks included.
+    pub image: u64,
+    /// What the domain builder made: the list of frames (8 bytes for each page of the domain), the first page tables, console, xenstore.
+    pub start: u64,
+    /// Tables of the direct map, before any was freed.
+    pub direct_map: u64,
+}
+
+/// What boot has taken; nothing, on the host.
+#[must_use]
+pub fn footprint() -> Footprint {
+    FOOTPRINT.get().copied().unwrap_or_default()
+}
+
+pub(crate) fn set_footprint(footprint: Footprint) {
+    FOOTPRINT.call_once(|| footprint);
+}
 
 /// The machine, after boot.
 ///

@@ -98,6 +98,18 @@ impl BootMemory {
         machine::mfn_of(page)
     }
 
+    /// Takes `count` whole pages from the top; returns the first one's address.
+    #[cfg(feature = "heap")]
+    pub(crate) fn take_top(&mut self, count: usize) -> Option<usize> {
+        let end = self.top / PAGE_SIZE * PAGE_SIZE;
+        let first = end.checked_sub(count.checked_mul(PAGE_SIZE)?)?;
+        if first < self.bottom {
+            return None;
+        }
+        self.top = first;
+        Some(first)
+    }
+
     /// Takes `count` pages from the bottom; returns the first one's address.
     pub(crate) fn take_bottom(&mut self, count: usize) -> Option<usize> {
         let end = self.bottom.checked_add(count.checked_mul(PAGE_SIZE)?)?;

@@ -152,6 +152,24 @@ pub(crate) fn l1_of(address: u64) -> Option<Table> {
     Some(table)
 }
 
+/// Takes the L1 table that maps `address` out of the tables, if there is one: it belongs to the caller, as a page that can be written.
+///
+/// # Safety
+/// Nothing that the table maps may be in use.
+pub(crate) unsafe fn unhook_l1(address: u64) -> Option<Pfn> {
+    let mut l2 = root();
+    for level in [4, 3] {
+        l2 = l2.below(layout::index(address, level))?;
+    }
+    let index = layout::index(address, 2);
+    let l1 = l2.below(index)?;
+    let update = MmuUpdate { ptr: l2.entry_address(index), val: pte::ABSENT };
+    // SAFETY: the caller's promise. Xen flushes what processors remember of the table before the page may be written.
+    unsafe { native().mmu_update(&mut [update]) }.ok()?;
+    l1.unseal().ok()?;
+    Some(l1.0)
+}
+
 /// Whether `address` is mapped.
 pub(crate) fn is_mapped(address: u64) -> bool {
     l1_of(address).is_some_and(|l1| pte::frame(l1.entry(layout::index(address, 1))).is_some())

@@ -21,6 +21,7 @@ pub(crate) use frozen::FrozenMap;
 pub(crate) use hot::Hot;
 pub(crate) use map::{MapRequest, Place};
 pub(crate) use store::{FrozenStore, MAX_FILE, Store};
+pub use user::HEAP_KEPT;
 pub(crate) use vma::{Backing, NameId, Rights, StoreId, Vma, VmaSet};
 
 pub(crate) use self::resident::Presence;

@@ -12,7 +12,7 @@ use crate::page::{PAGE_SIZE, USER_END};
 pub(crate) const PATH_MAX: usize = 4096;
 
 /// Bytes of the heap that are kept for what a call needs while it lasts.
-const HEAP_KEPT: usize = 48 << 10;
+pub const HEAP_KEPT: usize = 48 << 10;
 
 impl<M: Machine> Memory<M> {
     fn check(address: u64, length: usize) -> Result<(), Errno> {

@@ -34,7 +34,7 @@ static MACHINE: Shared = Shared::new(|| {
         .disk(blank()?)
         .disk_read_only(empty_data()?)
         .memory(3072)
-        .xen_arguments(&format!("{}{frames}", grants::CONRING))
+        .xen_arguments(format!("{}{frames}", grants::CONRING))
         .forward(ADDRESS, 80)
         .m1ctl()
 });

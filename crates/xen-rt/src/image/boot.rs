@@ -1,6 +1,6 @@
 //! From Xen's first jump to the image's main function.
 
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::AtomicU64;
 
 use spin::Once;
 use xen::console::Console;
@@ -133,6 +133,12 @@ fn map_memory(info: &StartInfo, first_free: u64) -> BootMemory {
     tables::set_root(root, boot_end);
     let mut bump = Bump { next: first_free, end: machine.pages().min(layout::DIRECT_PAGES) };
     direct_map::build(&mut bump).expect("direct map");
+    let image = (&raw const _end as u64 - &raw const _text_start as u64).div_ceil(PAGE_SIZE as u64);
+    crate::machine::set_footprint(crate::Footprint {
+        image,
+        start: first_free - image,
+        direct_map: bump.next - first_free,
+    });
     let [bottom, top] =
         [bump.next, bump.end].map(|pfn| usize::try_from(layout::direct(Pfn(pfn))).unwrap_or(usize::MAX));
     // SAFETY: mapped a moment ago, behind all tables, in use by nobody.
@@ -141,10 +147,9 @@ fn map_memory(info: &StartInfo, first_free: u64) -> BootMemory {
 
 /// Remembers which pages may be lent.
 fn pages_moved(bottom: usize) {
-    static FIRST: AtomicU64 = AtomicU64::new(0);
     let end = layout::direct_pfn(bottom as u64).map_or(0, |pfn| pfn.0);
-    let _ = FIRST.compare_exchange(0, end, Ordering::Relaxed, Ordering::Relaxed);
-    crate::machine::machine().set_shareable(FIRST.load(Ordering::Relaxed), end);
+    let machine = crate::machine::machine();
+    machine.set_shareable(machine.first_direct, end);
 }
 
 /// Code is not writable, constants neither, data not executable, and the pages below the stacks are not there.

@@ -7,13 +7,15 @@ use xen_sys::memory::{Flush, MulticallEntry};
 use xen_sys::{Errno, Mfn, PAGE_SIZE, Pfn, hypercall};
 
 use crate::machine::{LINKS, Slot, machine, words, zero_page};
-use crate::tables::{TableSource, sealed};
+use crate::tables::{self, TableError, TableSource, sealed};
 use crate::{BootMemory, layout, native, pte};
 
 /// Frames that go to Xen or come from it in one hypercall.
-const BATCH: usize = 32;
+pub(crate) const BATCH: usize = 32;
 /// End of a list of numbers.
-const END: Pfn = Pfn(0);
+pub(crate) const END: Pfn = Pfn(0);
+/// Pages that one table of the direct map shows.
+const CHUNK: u64 = 512;
 
 /// A page of private memory with its machine frame. Whoever has it owns it; [`FramePool::free`] ends that. It may be lent by
 /// its machine frame meanwhile.
@@ -77,6 +79,11 @@ pub struct PoolCounters {
     pub refused: u64,
     /// Frames that were freed while they were lent: they are not used again, and their owner forgot to revoke.
     pub lost: u64,
+    /// Tables of the direct map that were taken away and became free frames, because Xen had all that they showed, and tables that were
+    /// made again.
+    pub tables_freed: u64,
+    /// See `tables_freed`.
+    pub tables_made: u64,
 }
 
 /// Free frames, and the numbers whose frames Xen has.
@@ -84,6 +91,8 @@ pub struct PoolCounters {
 /// The last `reserve` frames are for the kernel itself ([`FramePool::alloc_reserved`]): page tables, copy-on-write for its own
 /// writes. Frames are given out with any content of this domain's; those that come from Xen are cleared first.
 pub struct FramePool {
+    /// First number of the pool.
+    first: u64,
     /// Never used: from here …
     fresh: u64,
     /// … up to here.
@@ -111,6 +120,7 @@ impl FramePool {
             machine().keep(Pfn(page), END);
         }
         Some(Self {
+            first,
             fresh: first,
             fresh_end: first + frames as u64,
             free: END,
@@ -218,32 +228,63 @@ impl FramePool {
 
     fn give_back_batch(&mut self, count: usize) -> usize {
         let mut pages = [END; BATCH];
-        let mut frames = [Mfn(0); BATCH];
         let mut used = 0;
         while used < count {
             let Some(frame) = self.pop() else { break };
-            frame.zero();
-            frames[used] = frame.mfn();
             pages[used] = frame.0;
             used += 1;
         }
-        if used == 0 {
-            return 0;
-        }
         let pages = &pages[..used];
-        map_direct(pages, |_| pte::ABSENT).expect("own frames can be unmapped");
-        // SAFETY: nobody has these frames, and their only mapping is gone.
-        let done = unsafe { native().memory_decrease(&frames[..used]) }.unwrap_or(0);
+        let done = give_back(pages);
         for &page in &pages[..done] {
             self.push_gone(page);
         }
         self.counters.given_back += done as u64;
-        let kept = &pages[done..];
-        map_direct(kept, |page| pte::kernel(page, pte::Kernel::ReadWrite)).expect("own frames can be mapped");
-        for &page in kept {
+        for &page in &pages[done..] {
             self.free(Frame(page));
         }
+        let mut chunk = None;
+        for &page in &pages[..done] {
+            if chunk.replace(page.0 / CHUNK) != Some(page.0 / CHUNK) {
+                self.free_table(page.0 / CHUNK);
+            }
+        }
         done
+    }
+
+    /// Frees the direct map's table for a chunk of numbers of which none has a frame any more.
+    fn free_table(&mut self, chunk: u64) {
+        let pages = chunk * CHUNK..(chunk + 1) * CHUNK;
+        if pages.start < self.first || pages.end > self.fresh_end {
+            return;
+        }
+        let mut slots = pages.clone().map(|page| machine().slot(Pfn(page)));
+        if !slots.all(|slot| matches!(slot, Some(Slot::GivenBack { .. }))) {
+            return;
+        }
+        // SAFETY: the direct map shows none of these numbers, so nothing refers to their places.
+        if let Some(table) = unsafe { tables::unhook_l1(layout::direct(Pfn(pages.start))) } {
+            self.counters.tables_freed += 1;
+            self.push(table);
+        }
+    }
+
+    /// Makes sure that the direct map has a table for a number, from the frames that are there.
+    fn ensure_table(&mut self, page: Pfn) -> Result<(), TableError> {
+        /// Takes frames without asking Xen for more.
+        struct Present<'p>(&'p mut FramePool);
+
+        impl sealed::Sealed for Present<'_> {}
+
+        impl TableSource for Present<'_> {
+            fn take(&mut self) -> Option<Pfn> {
+                let page = self.0.pop().and_then(Frame::into_kept)?;
+                self.0.counters.tables_made += 1;
+                Some(page)
+            }
+        }
+
+        tables::ensure(layout::direct(page), 1, &mut Present(self)).map(drop)
     }
 
     /// Gets up to a batch of frames from Xen.
@@ -252,32 +293,22 @@ impl FramePool {
         let mut used = 0;
         while used < BATCH {
             let Some(page) = self.pop_gone() else { break };
+            if let Err(error) = self.ensure_table(page) {
+                log::debug!("no table for a page to come: {error:?}");
+                self.push_gone(page);
+                break;
+            }
             pages[used] = page;
             used += 1;
         }
-        if used == 0 {
-            return;
-        }
         let pages = &pages[..used];
-        let mut slots = [PopulateSlot::wanted(END); BATCH];
-        for (slot, page) in slots.iter_mut().zip(pages) {
-            *slot = PopulateSlot::wanted(*page);
-        }
-        // SAFETY: the frames of these numbers went back to Xen.
-        let done = unsafe { native().memory_populate(&mut slots[..used]) }.unwrap_or(0);
-        if done < used {
+        let done = populate(pages);
+        if done < BATCH && (done < used || self.gone != END) {
             self.counters.populate_failures += 1;
         }
-        for (page, slot) in pages[..done].iter().zip(&slots) {
-            machine().set_slot(*page, Slot::Out { frame: slot.frame(), lent: 0 });
-        }
-        map_direct(&pages[..done], |page| pte::kernel(page, pte::Kernel::ReadWrite))
-            .expect("new frames can be mapped");
         self.counters.repopulated += done as u64;
         for &page in &pages[..done] {
-            let frame = Frame(page);
-            frame.zero();
-            self.free(frame);
+            self.free(Frame(page));
         }
         for &page in pages[done..].iter().rev() {
             self.push_gone(page);
@@ -339,6 +370,54 @@ impl TableSource for FramePool {
     fn take(&mut self) -> Option<Pfn> {
         self.alloc_reserved().ok().and_then(Frame::into_kept)
     }
+}
+
+/// Gives the frames of up to a batch of pages to Xen, cleared. Returns how many from the front went; the others stay as they are, but
+/// for their content.
+///
+/// Nobody may have the pages: what refers to them would see nothing, which is why only lists of free pages come here.
+pub(crate) fn give_back(pages: &[Pfn]) -> usize {
+    if pages.is_empty() {
+        return 0;
+    }
+    let mut frames = [Mfn(0); BATCH];
+    for (frame, page) in frames.iter_mut().zip(pages) {
+        let free = Frame(*page);
+        free.zero();
+        *frame = free.mfn();
+    }
+    map_direct(pages, |_| pte::ABSENT).expect("own frames can be unmapped");
+    // SAFETY: nobody has these frames, and their only mapping is gone.
+    let done = unsafe { native().memory_decrease(&frames[..pages.len()]) }.unwrap_or(0);
+    map_direct(&pages[done..], |page| pte::kernel(page, pte::Kernel::ReadWrite))
+        .expect("own frames can be mapped");
+    for page in &pages[..done] {
+        machine().set_slot(*page, Slot::GivenBack { next: END });
+    }
+    done
+}
+
+/// Gets frames for up to a batch of pages whose frames Xen has, and clears them; the direct map has tables for them. Returns how many from
+/// the front came.
+pub(crate) fn populate(pages: &[Pfn]) -> usize {
+    if pages.is_empty() {
+        return 0;
+    }
+    let mut slots = [PopulateSlot::wanted(END); BATCH];
+    for (slot, page) in slots.iter_mut().zip(pages) {
+        *slot = PopulateSlot::wanted(*page);
+    }
+    // SAFETY: the frames of these numbers went back to Xen.
+    let done = unsafe { native().memory_populate(&mut slots[..pages.len()]) }.unwrap_or(0);
+    for (page, slot) in pages[..done].iter().zip(&slots) {
+        machine().set_slot(*page, Slot::Out { frame: slot.frame(), lent: 0 });
+    }
+    map_direct(&pages[..done], |page| pte::kernel(page, pte::Kernel::ReadWrite))
+        .expect("new frames can be mapped");
+    for page in &pages[..done] {
+        Frame(*page).zero();
+    }
+    done
 }
 
 /// Changes the direct map's entries of up to a batch of pages.

@@ -7,7 +7,7 @@
 mod capture;
 pub(crate) mod context;
 mod floor;
-mod frame;
+pub(crate) mod frame;
 mod probe;
 mod shadow;
 mod space;
