@@ -217,6 +217,8 @@ pub trait Machine {
     fn release(&mut self, frame: Self::Frame);
     /// How much there is.
     fn frames(&self) -> FrameCount;
+    /// What the kernel's own pages are used for, and what else the domain has: a name and a number of pages for each use.
+    fn account(&self, _each: &mut dyn FnMut(&'static str, u64)) {}
     /// Bytes that the kernel's own heap has left.
     fn heap_left(&self) -> usize;
     /// Reads from a frame; the range lies within its 4096 bytes.

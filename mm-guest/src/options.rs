@@ -28,6 +28,8 @@ pub struct Options {
     pub window: u32,
     /// Pages mapped around a fault; 1 is none.
     pub fault_around: u64,
+    /// A clone maps ahead what earlier clones touched first.
+    pub ahead: bool,
     /// What becomes of a disk `xvdb` that cannot be mounted.
     pub data: DataOption,
     /// What was not understood, one sentence each; the kernel says it and goes on.
@@ -48,6 +50,7 @@ impl Default for Options {
             reserve: 32,
             window: 512,
             fault_around: 16,
+            ahead: true,
             data: DataOption::Required,
             complaints: Vec::new(),
         }
@@ -113,6 +116,7 @@ impl Options {
             b"strace" => self.strace = number(0, 1)? == 1,
             b"faulttrace" => self.fault_trace = number(0, 1)? == 1,
             b"hold" => self.hold = number(0, 1)? == 1,
+            b"ahead" => self.ahead = number(0, 1)? == 1,
             b"pool" => self.pool = number(0, 1)? == 1,
             b"reserve" => self.reserve = number(1, 1 << 20)?,
             b"window" => self.window = power_of_two(number(1, 512)?)? as u32,

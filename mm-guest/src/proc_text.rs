@@ -178,6 +178,13 @@ impl<M: Machine> Kernel<M> {
                 Some(snapshot) => write_uuid(page, &snapshot.identity),
                 None => Ok(()),
             },
+            Text::Memory => {
+                let mut written = writeln!(page, "program {private}\nshared {shared}");
+                self.memory.machine.account(&mut |name, pages| {
+                    written = written.and_then(|()| writeln!(page, "{name} {pages}"));
+                });
+                written
+            }
             Text::Uuid => {
                 let mut bytes = [0; 16];
                 self.random.fill(&mut bytes);

@@ -44,6 +44,8 @@ enum Part {
     Domains,
     /// Faults on Xen, in instructions
     Faults,
+    /// Memory of one more clone on Xen, and time to its first output
+    Clones,
     /// Disks of stock guests on Xen, beside xen-blkback and dm-snapshot
     Storage,
 }
@@ -76,6 +78,11 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
         stage::say("faults on Xen, instructions counted");
         let rows = section(bench::faults());
         report.sections.push(("Faults on Xen, from user mode to user mode, in instructions".into(), rows));
+    }
+    if wanted(Part::Clones) {
+        stage::say("clones on Xen");
+        let title = "Clones on Xen: with what earlier ones touched mapped ahead, and without (as floor)";
+        report.sections.push((title.into(), section(bench::clones(arguments.turns))));
     }
     if wanted(Part::Storage) {
         stage::say("disks of stock guests on Xen");

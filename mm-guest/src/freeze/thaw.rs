@@ -56,7 +56,8 @@ impl<M: Machine> Kernel<M> {
         machine.set_processor_time(manifest.used);
         self.resume = manifest.deadline;
         self.arm_alarm();
-        let known = if snapshot.hot == 0 { None } else { self.memory.read_hot(snapshot.hot) };
+        let wanted = self.options.ahead && snapshot.hot != 0;
+        let known = if wanted { self.memory.read_hot(snapshot.hot) } else { None };
         self.memory.begin_hot(&known.unwrap_or(HotPage::new()));
         self.memory.machine.tell_thawed();
         Ok(())

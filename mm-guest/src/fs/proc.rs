@@ -47,6 +47,7 @@ pub(crate) enum Text {
     Uuid,
     Generation,
     Snapshot,
+    Memory,
 }
 
 /// A file of `/proc`: an entry of the table, or one of the open files.
@@ -113,6 +114,7 @@ const TABLE: &[(u8, &[u8], ProcKind)] = &[
     (0, b"m1", ProcKind::Directory),
     (49, b"generation", ProcKind::Text(Text::Generation)),
     (49, b"snapshot", ProcKind::Text(Text::Snapshot)),
+    (49, b"memory", ProcKind::Text(Text::Memory)),
 ];
 
 impl ProcId {

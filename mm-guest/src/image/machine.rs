@@ -31,6 +31,8 @@ const BATCH: usize = 64;
 const CONSOLE_NS: u64 = 5_000_000_000;
 /// Pages that a domain which waits for its device keeps for the connection.
 const CONNECT_PAGES: usize = 240;
+/// Where a clone says when its program first wrote something, in the domain's own directory.
+const FIRST_OUTPUT: &str = "data/first-output";
 /// Longest sleep between two looks at M1 and at the clock.
 const LOOK_NS: u64 = 1_000_000_000;
 
@@ -75,6 +77,8 @@ pub(crate) struct Xen {
     /// When the kernel began, and when it was connected to M1, by Xen's clock.
     begun: u64,
     connected: u64,
+    /// When it had thawed, until its program has written something.
+    thawed: Option<u64>,
 }
 
 fn prot(prot: Prot) -> user::Prot {
@@ -170,6 +174,7 @@ impl Xen {
             offset: 0,
             begun,
             connected,
+            thawed: None,
         };
         xen.store.watch_shutdown();
         xen.give_back(KEPT);
@@ -180,6 +185,20 @@ impl Xen {
     pub(crate) fn give_back(&mut self, keep: usize) {
         let spare = self.pool.available().saturating_sub(self.pool.reserve() + keep);
         self.pool.give_back(spare);
+    }
+
+    /// A thawed program has written its first words: when, beside when it was connected and thawed, is told in xenstore.
+    fn tell_first_output(&mut self) {
+        let Some(thawed) = self.thawed.take() else { return };
+        let now = self.clock.now_ns();
+        let [connected, thawed, output] =
+            [self.connected, thawed, now].map(|moment| moment.saturating_sub(self.begun));
+        let line = alloc::format!("connected={connected} thawed={thawed} output={output}");
+        if let Err(error) = self.store.write(FIRST_OUTPUT, line.as_bytes()) {
+            log::warn!("{FIRST_OUTPUT}: {error}");
+        }
+        // Whatever came from xenstored meanwhile was not looked at.
+        self.store_called = true;
     }
 
     /// A moment of the program's monotonic clock by Xen's.
@@ -269,6 +288,26 @@ impl Machine for Xen {
             kernel: current.saturating_sub(free + program),
             populate_failed: self.pool.counters().populate_failures,
         }
+    }
+
+    fn account(&self, each: &mut dyn FnMut(&'static str, u64)) {
+        let (current, _) = self.hypervisor.memory_reservation().unwrap_or_default();
+        let boot = xen_rt::footprint();
+        let counters = self.pool.counters();
+        let parts = [
+            ("image", boot.image),
+            ("start", boot.start),
+            ("direct-map", boot.direct_map + counters.tables_made - counters.tables_freed),
+            ("heap", crate::heap::pages() as u64),
+            ("program-tables", self.space.table_frames() as u64),
+            ("spare", self.pool.available() as u64),
+            ("mapped", self.space.private_pages() as u64),
+        ];
+        parts.iter().for_each(|(name, pages)| each(name, *pages));
+        let known: u64 = parts.iter().map(|(_, pages)| pages).sum();
+        // Windows' rows, rings, xenstore's buffers, tables for grants; copies of `/data`, files in memory.
+        each("other", current.saturating_sub(known));
+        each("all", current);
     }
 
     fn heap_left(&self) -> usize {
@@ -515,6 +554,7 @@ impl Machine for Xen {
 
     fn tell_thawed(&mut self) {
         let now = self.clock.now_ns();
+        self.thawed = Some(now);
         self.link.tell_thawed(now.saturating_sub(self.begun), now.saturating_sub(self.connected));
     }
 
@@ -637,6 +677,7 @@ impl Machine for Xen {
                 self.take_input();
             }
         }
+        self.tell_first_output();
     }
 
     fn console_read(&mut self, to: &mut [u8]) -> usize {

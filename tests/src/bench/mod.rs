@@ -3,6 +3,7 @@
 //! `cargo xtask bench` runs it. A row that could not be measured says why, and has no number. docs/BENCH.md tells how
 //! each is measured and what it does not say.
 
+mod clones;
 mod domains;
 mod faults;
 mod host;
@@ -10,6 +11,7 @@ mod report;
 mod samples;
 mod storage;
 
+pub use clones::clones;
 pub use domains::domains;
 pub use faults::faults;
 pub use host::{Rate, host, images};

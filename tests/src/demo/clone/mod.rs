@@ -5,7 +5,7 @@
 
 mod report;
 mod screen;
-mod server;
+pub(crate) mod server;
 
 use std::time::{Duration, Instant};
 

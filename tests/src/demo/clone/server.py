@@ -6,8 +6,11 @@ text = json.dumps(table)
 print("warm", len(text), flush=True)
 asked = 0
 for line in sys.stdin:
-    asked += 1
     word = line.strip()
+    if word == "memory":
+        print(word, open("/proc/m1/memory").read().replace("\n", " "), flush=True)
+        continue
+    asked += 1
     answer = hashlib.sha256((table[len(word) * 97 % 6000] + text[:200000] + word).encode()).hexdigest()
     table[asked] = answer
     generation = open("/proc/m1/generation").read().strip()

@@ -13,19 +13,19 @@ const LOOK: Duration = Duration::from_millis(50);
 
 /// What it said.
 #[derive(Clone, Debug)]
-pub(super) struct Answer {
+pub(crate) struct Answer {
     /// The same wherever the same program is asked the same.
-    pub(super) text: String,
+    pub(crate) text: String,
     /// Which request it was.
-    pub(super) count: u64,
+    pub(crate) count: u64,
     /// Of the domain.
-    pub(super) generation: String,
+    pub(crate) generation: String,
     /// From the kernel's generator.
-    pub(super) random: String,
+    pub(crate) random: String,
 }
 
 /// A domain with such a program.
-pub(super) struct Server<'a> {
+pub(crate) struct Server<'a> {
     dom0: &'a Dom0,
     name: String,
     domid: u16,
@@ -33,18 +33,18 @@ pub(super) struct Server<'a> {
 
 impl<'a> Server<'a> {
     /// One that was just created.
-    pub(super) fn new(dom0: &'a Dom0, guest: Guest<'a>) -> Self {
+    pub(crate) fn new(dom0: &'a Dom0, guest: Guest<'a>) -> Self {
         Self { dom0, name: guest.name().to_owned(), domid: guest.domid() }
     }
 
     /// One that somebody else has created.
-    pub(super) fn named(dom0: &'a Dom0, name: &str) -> Result<Self> {
+    pub(crate) fn named(dom0: &'a Dom0, name: &str) -> Result<Self> {
         let domid = dom0.sh(&format!("xl domid {}", quote(name)))?;
         let domid = domid.trim().parse().with_context(|| format!("{name}: no number: {domid:?}"))?;
         Ok(Self { dom0, name: name.to_owned(), domid })
     }
 
-    pub(super) fn domid(&self) -> u16 {
+    pub(crate) fn domid(&self) -> u16 {
         self.domid
     }
 
@@ -53,7 +53,7 @@ impl<'a> Server<'a> {
     }
 
     /// Waits for a line that begins so.
-    pub(super) fn wait(&self, word: &str) -> Result<String> {
+    pub(crate) fn wait(&self, word: &str) -> Result<String> {
         let deadline = Instant::now() + LIMIT;
         loop {
             let log = self.log()?;
@@ -67,13 +67,15 @@ impl<'a> Server<'a> {
         }
     }
 
+    /// Says a word to it.
+    pub(crate) fn send(&self, word: &str) -> Result<()> {
+        let tty = format!("/local/domain/{}/console/tty", self.domid);
+        self.dom0.sh(&format!("echo {} > $(xenstore-read {tty})", quote(word))).map(drop)
+    }
+
     /// Asks it, and waits for the answer.
-    pub(super) fn ask(&self, word: &str) -> Result<Answer> {
-        self.dom0.sh(&format!(
-            "echo {} > $(xenstore-read /local/domain/{}/console/tty)",
-            quote(word),
-            self.domid
-        ))?;
+    pub(crate) fn ask(&self, word: &str) -> Result<Answer> {
+        self.send(word)?;
         let line = self.wait(&format!("answer {word} "))?;
         let words: Vec<&str> = line.split_whitespace().collect();
         let [_, _, text, count, generation, random] = words.as_slice() else {
@@ -87,7 +89,7 @@ impl<'a> Server<'a> {
         })
     }
 
-    pub(super) fn destroy(self) -> Result<()> {
+    pub(crate) fn destroy(self) -> Result<()> {
         self.dom0.sh(&format!("xl destroy {}", self.domid)).map(drop)
     }
 }
