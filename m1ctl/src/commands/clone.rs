@@ -42,6 +42,8 @@ struct Clone {
     toolstack: u64,
     /// What it says of itself, see [`times`].
     thaw: Option<Thaw>,
+    /// From the program's first instruction to the first that it wrote to its console, in nanoseconds, if it has written something already.
+    output: Option<u64>,
 }
 
 impl Clone {
@@ -94,6 +96,10 @@ pub(crate) fn run(m1: &mut M1, order: &Order<'_>) -> Result<()> {
     }
     bar.set_message("waiting for their programs");
     let waited = wait(m1, &mut clones, order.limit);
+    for clone in &mut clones {
+        let node = format!("/local/domain/{}/data/first-output", clone.domid);
+        clone.output = m1.store.read(&node)?.as_deref().and_then(first_output);
+    }
     bar.finish_and_clear();
     if order.json {
         out::json(&tell(&name, &clones));
@@ -172,7 +178,7 @@ fn create(m1: &mut M1, config: &Config, name: &str) -> Result<Clone> {
     let (domid, _) = m1::domain(&mut m1.store, name)?
         .ok_or_else(|| Failure::Host("xl created it, and it is not there".to_owned()))?;
     reaper::entrust(domid, &wishes)?;
-    Ok(Clone { name: name.to_owned(), domid, pooled: false, toolstack, thaw: None })
+    Ok(Clone { name: name.to_owned(), domid, pooled: false, toolstack, thaw: None, output: None })
 }
 
 /// Gives a domain of the pool its disks, the first one last: that one is what it waits for.
@@ -193,7 +199,7 @@ fn attach(member: &Member, config: &Config, name: &str, m1: &M1) -> Result<Clone
     let toolstack = nanoseconds(begin.elapsed());
     xl::run(&["rename", &domid, name], xl::OTHERS)?;
     reaper::entrust(member.domid, &wishes)?;
-    Ok(Clone { name: name.to_owned(), domid: member.domid, pooled: true, toolstack, thaw: None })
+    Ok(Clone { name: name.to_owned(), domid: member.domid, pooled: true, toolstack, thaw: None, output: None })
 }
 
 /// Waits until all their programs go on.
@@ -224,6 +230,14 @@ fn times(answer: &Json) -> Option<Thaw> {
     })
 }
 
+/// What a domain wrote about its first output: `thawed=… output=…`, since the same moment.
+fn first_output(text: &str) -> Option<u64> {
+    let number = |key: &str| -> Option<u64> {
+        text.split(' ').find_map(|word| word.strip_prefix(key)?.strip_prefix('='))?.parse().ok()
+    };
+    number("output")?.checked_sub(number("thawed")?)
+}
+
 fn nanoseconds(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
@@ -236,6 +250,7 @@ fn tell(name: &Name, clones: &[Clone]) -> Json {
                 "name": clone.name, "domid": clone.domid, "from": if clone.pooled { "pool" } else { "created" },
                 "toolstack_ns": clone.toolstack, "total_ns": clone.all(),
                 "boot_ns": clone.boot(), "attach_ns": clone.thaw.map(|thaw| thaw.attach),
+                "first_output_ns": clone.output,
             })
         })
         .collect();
@@ -243,7 +258,7 @@ fn tell(name: &Name, clones: &[Clone]) -> Json {
 }
 
 fn table(clones: &[Clone]) -> Table {
-    let mut table = Table::new(&["clone", " domid", "from", " toolstack", " boot", " thaw", " all"]);
+    let mut table = Table::new(&["clone", " domid", "from", " toolstack", " boot", " thaw", " all", " first words"]);
     let shown = |time: Option<u64>| time.map_or_else(|| "-".to_owned(), duration);
     for clone in clones {
         table.row([
@@ -254,7 +269,21 @@ fn table(clones: &[Clone]) -> Table {
             shown(clone.boot()),
             shown(clone.thaw.map(|thaw| thaw.attach)),
             shown(clone.all()),
+            shown(clone.output),
         ]);
     }
     table
+}
+
+#[cfg(test)]
+mod tests {
+    use super::first_output;
+
+    #[test]
+    fn the_first_output_counts_from_the_programs_going_on() {
+        assert_eq!(first_output("connected=5 thawed=20 output=120"), Some(100));
+        for text in ["", "thawed=20", "thawed=20 output=19", "thawed=x output=30"] {
+            assert_eq!(first_output(text), None, "{text}");
+        }
+    }
 }
