@@ -199,7 +199,14 @@ fn attach(member: &Member, config: &Config, name: &str, m1: &M1) -> Result<Clone
     let toolstack = nanoseconds(begin.elapsed());
     xl::run(&["rename", &domid, name], xl::OTHERS)?;
     reaper::entrust(member.domid, &wishes)?;
-    Ok(Clone { name: name.to_owned(), domid: member.domid, pooled: true, toolstack, thaw: None, output: None })
+    Ok(Clone {
+        name: name.to_owned(),
+        domid: member.domid,
+        pooled: true,
+        toolstack,
+        thaw: None,
+        output: None,
+    })
 }
 
 /// Waits until all their programs go on.
@@ -258,7 +265,8 @@ fn tell(name: &Name, clones: &[Clone]) -> Json {
 }
 
 fn table(clones: &[Clone]) -> Table {
-    let mut table = Table::new(&["clone", " domid", "from", " toolstack", " boot", " thaw", " all", " first words"]);
+    let mut table =
+        Table::new(&["clone", " domid", "from", " toolstack", " boot", " thaw", " all", " first words"]);
     let shown = |time: Option<u64>| time.map_or_else(|| "-".to_owned(), duration);
     for clone in clones {
         table.row([
