@@ -80,7 +80,12 @@ pub struct Kernel<M: Machine> {
     pub(crate) freezing: Option<Freezing<M::Frame>>,
     /// When the wait ends (monotonic) that the program was in when it was frozen, and whose call it makes again.
     pub(crate) resume: Option<u64>,
+    /// When M1 was told figures last (monotonic).
+    reported: Option<u64>,
 }
+
+/// Between two reports of a program that waits.
+const REPORT_NS: u64 = 10_000_000_000;
 
 /// Writes a line of the kernel's own to the console.
 struct Line<'a, M: Machine>(&'a mut M);
@@ -149,6 +154,7 @@ impl<M: Machine> Kernel<M> {
             freeze_wanted: false,
             freezing: None,
             resume: None,
+            reported: None,
         };
         for complaint in core::mem::take(&mut kernel.options.complaints) {
             kernel.say(format_args!("option ignored: {complaint}"));
@@ -216,7 +222,7 @@ impl<M: Machine> Kernel<M> {
     }
 
     /// Serves what came from outside: pages that M1 wants back, the toolstack's wish, and the alarm clock.
-    pub(crate) fn serve(&mut self) {
+    pub fn serve(&mut self) {
         if self.memory.machine.asked_to_end() {
             self.process.signals.send(Info::kernel(signal::number::TERM));
             self.end_asked = true;
@@ -319,6 +325,18 @@ impl<M: Machine> Kernel<M> {
         let (written, places) = self.memory.resident();
         let mapped = self.memory.distinct_shared().unwrap_or(places);
         Figures { written, mapped, frames: self.memory.machine.frames(), faults: self.memory.counts }
+    }
+
+    /// Tells M1 figures now and then: when the program is about to wait, for counting takes a while.
+    pub(crate) fn report_turn(&mut self) {
+        let now = self.memory.machine.monotonic();
+        // A thawed program's clock goes on where it stood.
+        let early = |told: u64| now.abs_diff(told) < REPORT_NS;
+        if self.reported.is_none_or(|told| !early(told)) {
+            self.reported = Some(now);
+            let figures = self.figures();
+            self.memory.machine.report(&figures);
+        }
     }
 
     /// Serves M1 without running anything until the toolstack asks for the end: what `hold=1` does after the program's.

@@ -307,6 +307,8 @@ pub trait Machine {
     fn map_ahead(&mut self, maps: &[SharedMap]) -> u64;
     /// Whether the program has touched a page since [`Machine::map_ahead`] mapped it.
     fn touched(&self, page: UserPage) -> bool;
+    /// Has M1 show these figures; they go with what is said next.
+    fn report(&mut self, _figures: &crate::kernel::Figures) {}
     /// Tells M1 that the program goes on from a snapshot, and what it touched first, as pages of the volume and the frozen part.
     fn tell_thawed(&mut self);
     /// Tells M1 which of 512 pages from this one on the program touched soon after its thaw.

@@ -329,11 +329,10 @@ impl Link {
         self.front.as_mut().is_some_and(MapFront::look_again)
     }
 
-    /// Shows figures through M1.
+    /// Shows figures through M1, with the next [`Self::service`]: that may bring a run that M1 wants back.
     pub(crate) fn report(&mut self, figures: OwnFigures) {
         if let Some(front) = &mut self.front {
             front.client().report(figures);
-            let _ = self.service();
         }
     }
 

@@ -2,6 +2,7 @@
 
 use core::cell::Cell;
 
+use mm_client::OwnFigures;
 use mm_guest::{
     DataDisk, DataOption, DiskFailed, Exit, FrameCount, FreezeAnswer, FreezeStep, Lent, Machine, NotThere,
     OutOfFrames, PAGE_SIZE, ProcessorTime, Prot, Registers, SharedMap, SharedPage, Source, UserPage,
@@ -550,6 +551,22 @@ impl Machine for Xen {
 
     fn touched(&self, at: UserPage) -> bool {
         self.space.accessed(page(at))
+    }
+
+    fn report(&mut self, figures: &mm_guest::Figures) {
+        let reserve = u64::try_from(self.pool.reserve()).unwrap_or(u64::MAX);
+        self.link.report(OwnFigures {
+            written: figures.written,
+            kernel: figures.frames.kernel,
+            mapped: figures.mapped,
+            local_faults: figures.faults.local,
+            cow_breaks: figures.faults.cow,
+            populate_failed: figures.frames.populate_failed,
+            ahead: figures.faults.ahead,
+            ahead_used: figures.faults.ahead_used,
+            reserve,
+        });
+        self.called = true;
     }
 
     fn tell_thawed(&mut self) {

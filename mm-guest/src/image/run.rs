@@ -3,7 +3,6 @@
 use alloc::string::String;
 use core::fmt::Write;
 
-use mm_client::OwnFigures;
 use mm_guest::{End, Figures, Kernel, Machine, Options, StartError};
 use xen::ShutdownReason;
 use xen_rt::Boot;
@@ -41,7 +40,7 @@ pub(crate) fn main(mut boot: Boot) -> ! {
         None => Kernel::start(xen, options),
     };
     let status = match started {
-        Ok(mut kernel) => run(&mut kernel, hold, u64::try_from(reserve).unwrap_or(u64::MAX)),
+        Ok(mut kernel) => run(&mut kernel, hold),
         Err((mut xen, error)) => {
             let status = match error {
                 StartError::Thaw(why) => alloc::format!("not started: {why}"),
@@ -56,7 +55,7 @@ pub(crate) fn main(mut boot: Boot) -> ! {
     xen_rt::shutdown(status)
 }
 
-fn run(kernel: &mut Kernel<Xen>, hold: bool, reserve: u64) -> ShutdownReason {
+fn run(kernel: &mut Kernel<Xen>, hold: bool) -> ShutdownReason {
     let end = kernel.run();
     kernel.finish_data();
     let status = match end {
@@ -74,17 +73,10 @@ fn run(kernel: &mut Kernel<Xen>, hold: bool, reserve: u64) -> ShutdownReason {
     let heap = heap::used() / 1024;
     say(xen, format_args!("{} asked={asked} heap={heap}K", Statistics(&figures)));
     say(xen, format_args!("{status}"));
-    xen.link.report(OwnFigures {
-        written: figures.written,
-        kernel: figures.frames.kernel,
-        mapped: figures.mapped,
-        local_faults: figures.faults.local,
-        cow_breaks: figures.faults.cow,
-        populate_failed: figures.frames.populate_failed,
-        ahead: figures.faults.ahead,
-        ahead_used: figures.faults.ahead_used,
-        reserve,
-    });
+    xen.report(&figures);
+    // Sends it, and serves what comes meanwhile.
+    kernel.serve();
+    let xen = kernel.machine();
     write_status(xen, &status);
     if hold {
         xen.give_back(0);

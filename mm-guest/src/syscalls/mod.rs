@@ -278,6 +278,7 @@ impl<M: Machine> Kernel<M> {
                 continue;
             }
             let alarm = Some(self.process.alarm.0).filter(|at| *at != 0);
+            self.report_turn();
             let until = [deadline, alarm].into_iter().flatten().min();
             self.memory.machine.wait(until);
             self.serve();
