@@ -60,6 +60,7 @@ fn volume() -> &'static Built {
         let packages = Volume::new().packages(["python3-minimal", "libpython3-stdlib"]);
         let volume = packages.content("/srv/warm.py", PROGRAM).content("/srv/large.py", LARGE);
         let volume = volume.content(crate::data::RECORDS, crate::data::PROGRAM);
+        let volume = volume.file(crate::avx::program(), crate::avx::PROGRAM);
         volume.build().expect("a volume")
     })
 }
