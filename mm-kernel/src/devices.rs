@@ -33,14 +33,16 @@ pub struct Device {
     pub port: Port,
     page: Frame,
     ring_lent: Lent,
+    info: Frame,
     info_lent: Lent,
 }
 
 /// Pages that a client still maps after its device has gone. They come back when it lets go or dies.
 pub(crate) struct Stuck {
+    domain: DomId,
     page: Frame,
     ring: Option<Lent>,
-    info: Option<Lent>,
+    info: Option<(Frame, Lent)>,
 }
 
 /// All of them.
@@ -159,6 +161,7 @@ impl Devices {
             port,
             page,
             ring_lent,
+            info,
             info_lent,
         });
         Ok(())
@@ -224,8 +227,8 @@ impl Devices {
             log::warn!("port {} would not close: {error:?}", device.port.0);
         }
         let ring = self.platform.take_back(device.ring_lent).err();
-        let info = self.platform.take_back(device.info_lent).err();
-        self.settle(Stuck { page: device.page, ring, info });
+        let info = self.platform.take_back(device.info_lent).err().map(|lent| (device.info, lent));
+        self.settle(Stuck { domain: device.domain, page: device.page, ring, info });
         Some((device.client, device.ring))
     }
 
@@ -234,11 +237,19 @@ impl Devices {
         for index in 0..self.stuck.len() {
             if let Some(stuck) = self.stuck[index].take() {
                 let ring = stuck.ring.and_then(|lent| self.platform.take_back(lent).err());
-                let info = stuck.info.and_then(|lent| self.platform.take_back(lent).err());
-                self.settle(Stuck { page: stuck.page, ring, info });
+                let info = stuck
+                    .info
+                    .and_then(|(frame, lent)| self.platform.take_back(lent).err().map(|lent| (frame, lent)));
+                self.settle(Stuck { ring, info, ..stuck });
             }
         }
         self.stuck.iter().any(Option::is_some)
+    }
+
+    /// Domains whose devices have gone, and that still map this info page.
+    pub(crate) fn holding(&self, info: Frame) -> impl Iterator<Item = DomId> {
+        let holds = move |stuck: &&Stuck| stuck.info.as_ref().is_some_and(|(frame, _)| frame.mfn == info.mfn);
+        self.stuck.iter().flatten().filter(holds).map(|stuck| stuck.domain)
     }
 
     /// Ring pages that clients still hold.

@@ -194,7 +194,13 @@ impl Builder {
                 Err(error) => accelerator::kvm_does_not_work(&error)?,
             }
         }
-        self.boot_on(&base, if self.counted { Accelerator::Counted } else { Accelerator::Emulation })
+        let accelerator = if self.counted { Accelerator::Counted } else { Accelerator::Emulation };
+        // QEMU's emulation now and then loses a wake-up, and dom0's kernel stands still in its own boot, before anything of ours runs.
+        self.boot_on(&base, accelerator).or_else(|error| {
+            eprintln!("{error:#}");
+            stage::say("dom0 did not come up: once more");
+            self.boot_on(&base, accelerator)
+        })
     }
 
     fn boot_on(&self, base: &initramfs::Base, accelerator: Accelerator) -> Result<Dom0> {

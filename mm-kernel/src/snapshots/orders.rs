@@ -232,12 +232,16 @@ impl M1 {
         if self.snapshots.keeper.is_storing(id) {
             return Err(RemoveRefused::Busy);
         }
-        // A disk alone can be attached to it, too.
+        // A disk alone can be attached to it, too; and who has left may map its info page still, which is to be another snapshot's.
+        self.devices.sweep();
         let mut holders = heapless::Vec::new();
         let mut held = 0;
-        for disk in self.block.disks().filter(|disk| disk.snapshot == Some(id)) {
+        let disks = self.block.disks().filter(|disk| disk.snapshot == Some(id)).map(|disk| disk.domain);
+        let info = self.snapshots.info(id);
+        let leaving = info.into_iter().flat_map(|info| self.devices.holding(info));
+        for domain in disks.chain(leaving) {
             held += 1;
-            let _ = holders.push(disk.domain);
+            let _ = holders.push(domain);
         }
         if held > 0 && self.engine.snapshot(id).is_some_and(|figures| figures.rings == 0) {
             return Err(RemoveRefused::InUse(holders, held));

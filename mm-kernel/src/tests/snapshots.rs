@@ -89,6 +89,29 @@ fn a_snapshot_that_clones_need_is_not_removed_and_then_all_of_it_is() {
 }
 
 #[test]
+fn who_left_and_maps_its_info_page_still_keeps_the_snapshot() {
+    let mut world = World::new(OPTIONS, 80);
+    let rest = world.rest();
+    let source = world.client("base", 0);
+    let pages = world.freeze(source, "warm", &[1, 2, 3]);
+    world.destroy(source);
+    let clone = clone(&mut world, "warm", &pages, &[1, 2, 3]);
+    let kept = world.clients.remove(clone);
+    let domain = kept.domain.id();
+    world.remove_device(domain, true);
+    world.pass(3_000_000_000);
+    // Its place would be the next snapshot's, and so would be the page that it sees.
+    let Err(RemoveRefused::InUse(named, 1)) = world.m1.remove_snapshot("base", "warm") else {
+        panic!("it is in use");
+    };
+    assert_eq!(named.as_slice(), [domain]);
+    kept.let_go();
+    assert_eq!(world.m1.remove_snapshot("base", "warm"), Ok(()));
+    world.pass(3_000_000_000);
+    assert_eq!(world.rest(), rest);
+}
+
+#[test]
 fn clones_of_clones_share_what_was_not_written_since() {
     let mut world = World::new(OPTIONS, 80);
     let source = world.client("base", 0);

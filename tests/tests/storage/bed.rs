@@ -7,7 +7,7 @@ use std::time::Duration;
 use m1_tests::m1::{M1, disk, m1};
 use m1_tests::system::{self, System};
 use m1_tests::xl_config::XlConfig;
-use m1_tests::{Dom0, Guest, Shared, image};
+use m1_tests::{Dom0, Guest, Shared, full, image};
 
 /// Where M1s of these scenarios are.
 pub(crate) const ADDRESSES: [[u8; 4]; 2] = [[10, 0, 2, 50], [10, 0, 2, 51]];
@@ -24,12 +24,12 @@ pub(crate) fn turn() -> MutexGuard<'static, ()> {
 }
 
 /// The machine. Its `/dev/vda` is the system as ext4, `/dev/vdb` as EROFS, `/dev/vdc` an empty ext4, `/dev/vdd` has `0000000` in every line;
-/// `/dev/vde` is for a store.
+/// `/dev/vde` and the small `/dev/vdf` are for stores.
 pub(crate) static MACHINE: Shared = Shared::new(|| {
     let System { ext4, erofs, unpacked, initramfs, grub, empty, .. } = system::build(JOBS)?;
     Ok(Dom0::builder()
         .hvm()
-        .memory(3072)
+        .memory(full::or(3072, 5120))
         .forward(ADDRESSES[1], 80)
         .image(&image::build("mm-kernel")?)
         .disk_read_only(ext4)
@@ -37,6 +37,7 @@ pub(crate) static MACHINE: Shared = Shared::new(|| {
         .disk_read_only(empty)
         .disk_read_only(lines()?)
         .disk(blank("store", STORE)?)
+        .disk(blank("small", SMALL)?)
         .file(grub, "/srv/linux/grub-x86_64-xen.bin")
         // What Debian's own file unpacks to; doing it for every domain would take most of the time.
         .file(unpacked, "/srv/linux/vmlinuz")
@@ -44,12 +45,19 @@ pub(crate) static MACHINE: Shared = Shared::new(|| {
 });
 
 /// What guests of the system can be told to do.
-const JOBS: &[(&str, &str)] =
-    &[("write", include_str!("jobs/write")), ("attach", include_str!("jobs/attach"))];
+const JOBS: &[(&str, &str)] = &[
+    ("write", include_str!("jobs/write")),
+    ("numbers", include_str!("jobs/numbers")),
+    ("found", include_str!("jobs/found")),
+    ("neighbour", include_str!("jobs/neighbour")),
+    ("fill", include_str!("jobs/fill")),
+    ("attach", include_str!("jobs/attach")),
+];
 
-/// Bytes of the disk of lines, and of the one for a store.
+/// Bytes of the disk of lines, and of those for stores.
 const LINES: usize = 64 << 20;
 const STORE: u64 = 256 << 20;
+const SMALL: u64 = 16 << 20;
 
 fn lines() -> anyhow::Result<PathBuf> {
     let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("lines.img");
@@ -60,7 +68,7 @@ fn lines() -> anyhow::Result<PathBuf> {
 }
 
 /// A disk for a store.
-fn blank(name: &str, bytes: u64) -> anyhow::Result<PathBuf> {
+pub(crate) fn blank(name: &str, bytes: u64) -> anyhow::Result<PathBuf> {
     let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{}.img", std::process::id()));
     std::fs::File::create(&path)?.set_len(bytes)?;
     Ok(path)
@@ -85,13 +93,14 @@ pub(crate) fn worker<'a>(dom0: &'a Dom0, name: &str, m1: &M1<'_>, target: &str, 
         disk("xvdb", m1.name(), target).replace("access=r,", "access=rw,"),
     ];
     let config = configured("linux-pv.cfg", m1.name(), "")
+        .with("memory", 128)
         .with_list("disk", disks)
         .with_text("extra", format_args!("root=/dev/xvda ro console=hvc0 job={job}"));
     dom0.create(name, &config.to_string()).expect("the guest starts")
 }
 
 /// The configuration for that.
-fn configured(name: &str, m1: &str, words: &str) -> XlConfig {
+pub(crate) fn configured(name: &str, m1: &str, words: &str) -> XlConfig {
     XlConfig::of(name)
         .expect("an example")
         .backed_by(m1)

@@ -3,4 +3,6 @@
 mod attach;
 mod bed;
 mod boots;
+mod full;
 mod guests;
+mod killed;
