@@ -20,11 +20,7 @@ static MACHINE: Shared = Shared::new(|| {
     let frames = full::or("", " gnttab_max_frames=512");
     let builder = Dom0::builder();
     let builder = match full::wanted() {
-        true => builder.content(
-            "/etc/xen/oxenstored.conf",
-            0o644,
-            "quota-activate = true\nquota-maxentity = 4000\n",
-        ),
+        true => builder.content("/etc/xen/oxenstored.conf", 0o644, OXENSTORED),
         false => builder,
     };
     builder
@@ -38,6 +34,30 @@ static MACHINE: Shared = Shared::new(|| {
         .forward(ADDRESS, 80)
         .m1ctl()
 });
+
+/// Debian's, with room for more nodes of one domain than 1000.
+const OXENSTORED: &str = "\
+pid-file = /var/run/xen/xenstored.pid
+test-eagain = false
+merge-activate = true
+conflict-burst-limit = 5.0
+conflict-max-history-seconds = 0.05
+conflict-rate-limit-is-aggregate = true
+perms-activate = true
+perms-watch-activate = true
+quota-activate = true
+quota-maxentity = 4000
+quota-maxsize = 2048
+quota-maxwatch = 100
+quota-transaction = 10
+quota-maxrequests = 1024
+quota-path-max = 1024
+quota-maxoutstanding = 1024
+quota-maxwatchevents = 1024
+persistent = false
+xenstored-kva = /proc/xen/xsd_kva
+xenstored-port = /proc/xen/xsd_port
+";
 
 /// A disk for a store.
 fn blank() -> anyhow::Result<std::path::PathBuf> {
