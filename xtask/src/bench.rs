@@ -20,7 +20,7 @@ pub(crate) struct Arguments {
     /// How long an idle M1 is watched
     #[arg(long, value_name = "SECONDS", default_value_t = 60)]
     idle_seconds: u64,
-    /// How often each maker's disks have their turn
+    /// How often each maker's disks have their turn, and clones of either kind
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=8))]
     turns: u32,
     /// Leaves out the boots of guests, which take longest of what is measured about storage
