@@ -93,7 +93,6 @@ pub(crate) fn worker<'a>(dom0: &'a Dom0, name: &str, m1: &M1<'_>, target: &str, 
         disk("xvdb", m1.name(), target).replace("access=r,", "access=rw,"),
     ];
     let config = configured("linux-pv.cfg", m1.name(), "")
-        .with("memory", 128)
         .with_list("disk", disks)
         .with_text("extra", format_args!("root=/dev/xvda ro console=hvc0 job={job}"));
     dom0.create(name, &config.to_string()).expect("the guest starts")
