@@ -82,7 +82,7 @@ impl Guest<'_> {
 
     /// Waits until Xen no longer has the domain.
     pub fn wait_end(&self, limit: Duration) -> Result<()> {
-        let script = format!("while xl domname {} >/dev/null 2>&1; do usleep 100000; done", self.domid);
+        let script = format!("while xl domname {} >/dev/null 2>&1; do usleep 300000; done", self.domid);
         let output = self.dom0.run_with(&script, &[], limit);
         ensure!(output.is_ok(), "{} has not ended after {} s", self.name, limit.as_secs());
         Ok(())

@@ -47,6 +47,9 @@ pub(crate) static MACHINE: Shared = Shared::new(|| {
 /// What guests of the system can be told to do.
 const JOBS: &[(&str, &str)] = &[
     ("write", include_str!("jobs/write")),
+    ("verify", include_str!("jobs/verify")),
+    ("load", include_str!("jobs/load")),
+    ("stay", include_str!("jobs/stay")),
     ("numbers", include_str!("jobs/numbers")),
     ("found", include_str!("jobs/found")),
     ("neighbour", include_str!("jobs/neighbour")),

@@ -6,3 +6,5 @@ mod boots;
 mod full;
 mod guests;
 mod killed;
+mod load;
+mod many;

@@ -14,10 +14,11 @@ pub(super) fn build() -> Result<()> {
     Ok(())
 }
 
-/// `m1-fsck check`: whether it found no errors, and the last thing that it said.
+/// `m1-fsck check`: whether it found no errors, and the last thing that it said of the disk.
 pub(super) fn check(store: &Path) -> Result<(bool, String)> {
     let (good, said) = run(&["check".as_ref(), store])?;
-    Ok((good, said.lines().last().unwrap_or_default().to_owned()))
+    let last = said.lines().last().unwrap_or_default();
+    Ok((good, last.rsplit_once(": ").map_or(last, |(_, verdict)| verdict).to_owned()))
 }
 
 fn run(arguments: &[&Path]) -> Result<(bool, String)> {
