@@ -12,7 +12,7 @@ use crate::{Dom0, quote, stage};
 /// Guests that boot at once.
 const COUNTS: [u32; 2] = [1, 10];
 /// Ten guests on two emulated processors.
-const LIMIT: Duration = Duration::from_secs(400);
+const LIMIT: Duration = Duration::from_secs(900);
 /// Sectors of a guest's part of the disk for snapshots.
 const PART: u32 = 65536;
 /// Where these parts begin.
