@@ -35,7 +35,7 @@ pub(crate) fn make(tools: &Tools, tree: &Path, image: &Path, uuid: [u8; 16], siz
 
     let script = tempfile::NamedTempFile::new()?;
     let mut orders = String::new();
-    give_to_root(tree, "", &mut orders)?;
+    give_to_root(tree, "", epoch()?.max(1), &mut orders)?;
     fs::write(script.path(), orders)?;
     let mut command = tools.command("/usr/sbin/debugfs")?;
     stamp(&mut command)?;
@@ -62,17 +62,21 @@ fn run(command: Command, name: &str) -> Result<()> {
     Ok(())
 }
 
-/// Orders for debugfs(8): all below `tree`, which is at `guest` in the image, gets user and group 0.
-fn give_to_root(tree: &Path, guest: &str, orders: &mut String) -> Result<()> {
+/// Orders for debugfs(8): all below `tree`, which is at `guest` in the image, gets user and group 0 and this time.
+fn give_to_root(tree: &Path, guest: &str, time: u64, orders: &mut String) -> Result<()> {
     for name in sorted(tree)? {
         let text = name.to_str().filter(|text| !text.contains(['"', '\n']));
         let path = format!("{guest}/{}", text.with_context(|| format!("a strange name below {guest}/"))?);
         for field in ["uid", "gid"] {
             writeln!(orders, "set_inode_field \"{path}\" {field} 0")?;
         }
+        // mke2fs takes these from the directory, and there they are of when it was filled.
+        for field in ["atime", "ctime", "mtime"] {
+            writeln!(orders, "set_inode_field \"{path}\" {field} @{time}")?;
+        }
         let below = tree.join(&name);
         if below.symlink_metadata()?.is_dir() {
-            give_to_root(&below, &path, orders)?;
+            give_to_root(&below, &path, time, orders)?;
         }
     }
     Ok(())
