@@ -195,7 +195,7 @@ impl Builder {
             }
         }
         let accelerator = if self.counted { Accelerator::Counted } else { Accelerator::Emulation };
-        // QEMU's emulation now and then loses a wake-up, and dom0's kernel stands still in its own boot, before anything of ours runs.
+        // Seen under emulation, and not explained: dom0's kernel stands still in its own boot, before anything of ours runs.
         self.boot_on(&base, accelerator).or_else(|error| {
             eprintln!("{error:#}");
             stage::say("dom0 did not come up: once more");

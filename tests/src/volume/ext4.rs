@@ -35,7 +35,7 @@ pub(crate) fn make(tools: &Tools, tree: &Path, image: &Path, uuid: [u8; 16], siz
 
     let script = tempfile::NamedTempFile::new()?;
     let mut orders = String::new();
-    give_to_root(tree, "", epoch()?.max(1), &mut orders)?;
+    settle_inodes(tree, "", epoch()?.max(1), &mut orders)?;
     fs::write(script.path(), orders)?;
     let mut command = tools.command("/usr/sbin/debugfs")?;
     stamp(&mut command)?;
@@ -63,7 +63,7 @@ fn run(command: Command, name: &str) -> Result<()> {
 }
 
 /// Orders for debugfs(8): all below `tree`, which is at `guest` in the image, gets user and group 0 and this time.
-fn give_to_root(tree: &Path, guest: &str, time: u64, orders: &mut String) -> Result<()> {
+fn settle_inodes(tree: &Path, guest: &str, time: u64, orders: &mut String) -> Result<()> {
     for name in sorted(tree)? {
         let text = name.to_str().filter(|text| !text.contains(['"', '\n']));
         let path = format!("{guest}/{}", text.with_context(|| format!("a strange name below {guest}/"))?);
@@ -76,7 +76,7 @@ fn give_to_root(tree: &Path, guest: &str, time: u64, orders: &mut String) -> Res
         }
         let below = tree.join(&name);
         if below.symlink_metadata()?.is_dir() {
-            give_to_root(&below, &path, time, orders)?;
+            settle_inodes(&below, &path, time, orders)?;
         }
     }
     Ok(())
