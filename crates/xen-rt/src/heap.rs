@@ -88,6 +88,12 @@ impl Heap {
 }
 
 impl Inner {
+    /// Bytes that could be left, in pieces of any size, with memory behind all of the range.
+    fn most_left(&self) -> usize {
+        let pages = usize::try_from(self.end - self.next).unwrap_or(0);
+        self.list.free() + pages * PAGE_SIZE
+    }
+
     /// Gets frames for so many bytes more, or for some of them; `false` where none came.
     fn grow(&mut self, bytes: usize) -> bool {
         let count = bytes.div_ceil(PAGE_SIZE).clamp(STEP, BATCH) as u64;
@@ -112,6 +118,10 @@ impl Inner {
 unsafe impl GlobalAlloc for Heap {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         let mut inner = self.0.lock();
+        // What can never fit takes no memory from Xen on its way to being refused.
+        if layout.size() > inner.most_left() {
+            return ptr::null_mut();
+        }
         loop {
             if let Ok(place) = inner.list.allocate_first_fit(layout) {
                 return place.as_ptr();

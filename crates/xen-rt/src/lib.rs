@@ -6,8 +6,8 @@
 //!
 //! What it promises: no safe call makes memory writable and executable at once, lends the program's own memory to another
 //! domain, pulls memory from under a reference, or forgets a mapped grant. Memory pages are `&'static PageWords`,
-//! words that anybody may change. One virtual CPU, upcalls masked while the kernel runs, no heap but for an image that asks for one (feature `heap`). A bug ends in a message with
-//! a call chain on the console and a shutdown with the reason crash.
+//! words that anybody may change. One virtual CPU, upcalls masked while the kernel runs, no heap but for an image that asks for one
+//! (feature `heap`). A bug ends in a message with a call chain on the console and a shutdown with the reason crash.
 #![cfg_attr(not(test), no_std)]
 #![cfg_attr(
     not(feature = "image"),
