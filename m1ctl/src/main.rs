@@ -5,6 +5,7 @@
 
 mod cli;
 mod commands;
+mod disk_pages;
 mod failure;
 mod files;
 mod gntdev;

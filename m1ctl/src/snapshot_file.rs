@@ -7,18 +7,24 @@ use std::fs::File;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use mm_proto::{FROZEN_FIRST, VolumeIdentity};
+use mm_proto::{FROZEN_FIRST, VolumeIdentity, disk_index};
 
 use crate::failure::{Failure, Result};
 use crate::files::failed;
 
 const MAGIC: [u8; 8] = *b"M1EXPORT";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
+/// Without disks, and otherwise the same: where this version says how many there are, that one has 0.
+const VERSION_MIN: u32 = 1;
 const BLOCK: usize = 4096;
 /// Bytes of a page's row in the table.
 const ROW: usize = 8;
 /// Bytes of the longest name.
 const NAME: usize = 32;
+/// Where the header has the disks, how many bytes each has, and how many there can be.
+const DISKS_AT: usize = 160;
+const DISK: usize = 64;
+const DISKS: usize = 8;
 
 /// A page's bytes.
 pub(crate) type Page = [u8; BLOCK];
@@ -42,6 +48,54 @@ pub(crate) struct Header {
     pub(crate) ordered: u64,
     pub(crate) name: String,
     pub(crate) volume: String,
+    /// The disks that its client had.
+    pub(crate) disks: Vec<Disk>,
+}
+
+/// A disk of the client of a snapshot.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Disk {
+    /// Number of the virtual device.
+    pub(crate) devid: u32,
+    /// The volume that it lies over, and how many blocks that has.
+    pub(crate) over: VolumeIdentity,
+    pub(crate) blocks: u64,
+    /// What it had over that; none if nothing.
+    pub(crate) index: Option<Index>,
+}
+
+/// Where the index of what a disk had over its volume begins ([`mm_proto::disk_index`]).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Index {
+    /// The page of the highest level.
+    pub(crate) root: u32,
+    pub(crate) levels: u32,
+    /// Blocks that it has, those of zeroes apart.
+    pub(crate) count: u32,
+}
+
+impl Disk {
+    fn encode(&self, row: &mut [u8]) {
+        row[..4].copy_from_slice(&self.devid.to_le_bytes());
+        let Index { root, levels, count } = self.index.unwrap_or(Index { root: 0, levels: 0, count: 0 });
+        for (at, word) in [(4, root), (8, levels), (12, count)] {
+            row[at..at + 4].copy_from_slice(&word.to_le_bytes());
+        }
+        row[16..24].copy_from_slice(&self.blocks.to_le_bytes());
+        row[24..56].copy_from_slice(&self.over);
+    }
+
+    /// `None` where it makes no sense.
+    fn decode(block: &Page, at: usize) -> Option<Self> {
+        let [devid, root, levels, count] = [0, 4, 8, 12].map(|word| get(block, at + word));
+        let index = (root != 0).then_some(Index { root, levels, count });
+        let blocks = u64::from(get(block, at + 16)) | u64::from(get(block, at + 20)) << 32;
+        let mut over = [0; 32];
+        over.copy_from_slice(&block[at + 24..at + 56]);
+        let needed = u32::try_from(blocks).ok().and_then(disk_index::levels)?;
+        let fits = index.is_none_or(|index| index.levels as usize == needed);
+        fits.then_some(Self { devid, over, blocks, index })
+    }
 }
 
 impl Header {
@@ -60,6 +114,11 @@ impl Header {
             put(&mut block, at, u32::try_from(bytes.len()).unwrap_or(0));
             block[at + 4..at + 4 + bytes.len()].copy_from_slice(bytes);
         }
+        let disks = &self.disks[..self.disks.len().min(DISKS)];
+        put(&mut block, DISKS_AT, u32::try_from(disks.len()).unwrap_or(0));
+        for (row, disk) in block[DISKS_AT + 8..].chunks_exact_mut(DISK).zip(disks) {
+            disk.encode(row);
+        }
         let sum = checksum(&block);
         put(&mut block, 8, sum);
         block
@@ -72,7 +131,7 @@ impl Header {
         if block[..8] != MAGIC {
             return Err("it is no exported snapshot");
         }
-        if get(block, 12) != VERSION {
+        if !(VERSION_MIN..=VERSION).contains(&get(block, 12)) {
             return Err("it has another version of the format");
         }
         if get(block, 8) != checksum(&bare) {
@@ -92,7 +151,14 @@ impl Header {
             ordered: u64::from(get(block, 80)) | u64::from(get(block, 84)) << 32,
             name: text(88).ok_or("its name is none")?,
             volume: text(124).ok_or("its volume's name is none")?,
+            disks: Vec::new(),
         };
+        let disks = get(block, DISKS_AT) as usize;
+        if disks > DISKS {
+            return Err("it has more disks than a client can have");
+        }
+        let rows = (0..disks).map(|row| Disk::decode(block, DISKS_AT + 8 + row * DISK));
+        header.disks = rows.collect::<Option<_>>().ok_or("its disks make no sense")?;
         header.identity.copy_from_slice(&block[16..32]);
         header.over.copy_from_slice(&block[32..64]);
         Ok((header, get(block, 72)))

@@ -99,6 +99,12 @@ impl Engine<'_> {
         }
     }
 
+    /// Whether a page is one of a snapshot's.
+    #[must_use]
+    pub fn has_page(&self, snapshot: SnapshotId, page: u64) -> bool {
+        u32::try_from(page).is_ok_and(|page| self.frozen.is_in(page, snapshot.0))
+    }
+
     /// Whether it is one that is being imported.
     #[must_use]
     pub fn is_import(&self, snapshot: SnapshotId) -> bool {

@@ -9,6 +9,7 @@
 #![expect(clippy::cast_possible_truncation)]
 
 mod bitmap;
+pub mod disk_index;
 mod hot;
 mod info;
 mod message;

@@ -1,7 +1,7 @@
 //! `m1ctl export` and `import`: a snapshot goes to another M1 in a file.
 //!
 //! Pages get numbers of the M1 that they come to. What names pages by number, the manifest of the client's kernel and the head, is therefore written anew
-//! here, with that kernel's own code, before it follows as pages itself: docs/decisions/0008.
+//! here, with that kernel's own code, before it follows as pages itself: docs/decisions/0008. So is what M1 wrote of the client's disks.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -13,10 +13,11 @@ use serde_json::{Value, json};
 
 use super::bar;
 use super::snapshots::{self, Name};
+use crate::disk_pages::DiskPages;
 use crate::failure::{Failure, Result};
 use crate::m1::{Answer, M1};
 use crate::out::{self, mib, text};
-use crate::snapshot_file::{Header, Page, Reader, Writer};
+use crate::snapshot_file::{Disk, Header, Index, Page, Reader, Writer};
 
 /// M1 reads from its disk, or writes to it: asked again so often.
 const LOOK: Duration = Duration::from_millis(100);
@@ -71,6 +72,22 @@ fn header(told: &Value) -> Option<Header> {
         ordered: told["ordered"].as_u64()?,
         name: told["name"].as_str()?.to_owned(),
         volume: told["volume"].as_str()?.to_owned(),
+        disks: told["disks"].as_array()?.iter().map(disk).collect::<Option<_>>()?,
+    })
+}
+
+/// What M1 says of a disk.
+fn disk(told: &Value) -> Option<Disk> {
+    let word = |key: &str| told["index"][key].as_u64()?.try_into().ok();
+    let index = match &told["index"] {
+        Value::Null => None,
+        _ => Some(Index { root: word("root")?, levels: word("levels")?, count: word("count")? }),
+    };
+    Some(Disk {
+        devid: told["devid"].as_u64()?.try_into().ok()?,
+        over: bytes(told["volume_identity"].as_str()?)?,
+        blocks: told["blocks"].as_u64()?,
+        index,
     })
 }
 
@@ -101,18 +118,26 @@ pub(crate) fn import(m1: &mut M1, order: &Order<'_>) -> Result<()> {
     let name = named(order.name, &file.header);
     // All that can be known to be wrong with the file is known before M1 is asked for anything.
     let moving = moving(&file)?;
-    let pages = moving.pages().map_err(|why| senseless(order.path, why))?;
+    let mut pages = moving.pages().map_err(|why| senseless(order.path, why))?;
     for page in &pages {
         file.page(*page)?;
     }
-    let all = pages.len() + moving.own_pages();
+    let read = |disk: &Disk| {
+        disk.index.as_ref().map(|index| DiskPages::read(index, |number| file.page(number))).transpose()
+    };
+    let disks = file.header.disks.iter().map(read).collect::<Result<Vec<_>>>()?;
+    pages.extend(disks.iter().flatten().flat_map(DiskPages::pages));
+    pages.sort_unstable();
+    pages.dedup();
+    let own: usize = disks.iter().flatten().map(DiskPages::own_pages).sum();
+    let all = pages.len() + moving.own_pages() + own;
     let how = if order.persist { " persist" } else { "" };
     let over = hex(&file.header.over);
     let identity = m1.ask(&format!("import {} {} {over} {all}{how}", name.volume, name.snapshot))?;
     let bar = bar(order.json, &format!("importing {name}"));
     bar.set_length(pages.len() as u64);
     let mut import = Import { m1, identity, until: Instant::now() + order.limit, limit: order.limit, bar };
-    let done = import.all(&file, moving, &pages).inspect_err(|_| {
+    let done = import.all(&file, moving, &disks, &pages).inspect_err(|_| {
         // M1 gives it up of its own accord where this does not reach it.
         let cancel = format!("import-cancel {}", import.identity);
         let _ = import.m1.ask(&cancel);
@@ -165,6 +190,13 @@ fn moving(file: &Reader) -> Result<Moving> {
     read.map_err(|why| failed.unwrap_or_else(|| senseless(file.path(), why)))
 }
 
+/// The request that says what disk a client had.
+fn import_disk(identity: &str, disk: &Disk, index: Option<Index>) -> String {
+    let Disk { devid, over, blocks, .. } = disk;
+    let index = index.map(|Index { root, levels, count }| format!(" {root} {levels} {count}"));
+    format!("import-disk {identity} {devid} {} {blocks}{}", hex(over), index.unwrap_or_default())
+}
+
 /// An import that M1 has begun.
 struct Import<'m> {
     m1: &'m mut M1,
@@ -175,13 +207,28 @@ struct Import<'m> {
 }
 
 impl Import<'_> {
-    fn all(&mut self, file: &Reader, mut moving: Moving, pages: &[u32]) -> Result<String> {
+    fn all(
+        &mut self,
+        file: &Reader,
+        mut moving: Moving,
+        disks: &[Option<DiskPages>],
+        pages: &[u32],
+    ) -> Result<String> {
         let mut numbers = BTreeMap::new();
+        // Whether all volumes are there is known before the pages go.
+        for disk in &file.header.disks {
+            self.m1.ask(&import_disk(&self.identity, disk, None))?;
+        }
         let room = self.m1.page_room()?;
         for some in pages.chunks(room) {
             let bytes = some.iter().map(|page| file.page(*page)).collect::<Result<Vec<Page>>>()?;
             numbers.extend(some.iter().copied().zip(self.send(&bytes)?));
             self.bar.set_position(numbers.len() as u64);
+        }
+        for (disk, pages) in file.header.disks.iter().zip(disks) {
+            let (Some(pages), Some(index)) = (pages, disk.index) else { continue };
+            let root = pages.send(&numbers, |pages| self.send(pages))?;
+            self.m1.ask(&import_disk(&self.identity, disk, Some(Index { root, ..index })))?;
         }
         let long =
             || Failure::Refused("its manifest does not fit with the numbers of its pages there".to_owned());
@@ -233,6 +280,7 @@ mod tests {
             ordered: 0,
             name: "warm".to_owned(),
             volume: "base".to_owned(),
+            disks: Vec::new(),
         };
         for (wanted, name) in [(None, "base@warm"), (Some("two"), "base@two"), (Some("b@c"), "b@c")] {
             assert_eq!(named(wanted, &header).to_string(), name);

@@ -17,6 +17,15 @@ fn header(pages: u32) -> Header {
         ordered: 1 << 33,
         name: "warm".to_owned(),
         volume: "base".to_owned(),
+        disks: vec![
+            Disk { devid: 51712, over: [4; 32], blocks: 77, index: None },
+            Disk {
+                devid: 51728,
+                over: [5; 32],
+                blocks: 1 << 20,
+                index: Some(Index { root: FIRST, levels: 2, count: 9 }),
+            },
+        ],
     }
 }
 

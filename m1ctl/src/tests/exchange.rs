@@ -7,6 +7,7 @@ use serde_json::json;
 use super::{Host, PATIENCE, WINDOW, show};
 use crate::commands::exchange;
 use crate::failure::Failure;
+use crate::snapshot_file::{Disk, Index};
 
 /// A played M1 that has a snapshot of these pages, and shows one at a time.
 fn host_with_pages(pages: Vec<(u32, [u8; 4096])>, damaged: bool) -> Host {
@@ -19,6 +20,11 @@ fn host_with_pages(pages: Vec<(u32, [u8; 4096])>, damaged: bool) -> Host {
             ["export", "base", "first"] => json(json!({
                 "volume": "base", "name": "first", "identity": "07".repeat(16), "volume_identity": "09".repeat(32),
                 "head": pages[0].0, "pages": pages.len(), "ordered": 77,
+                "disks": [
+                    { "devid": 51712, "volume_identity": "09".repeat(32), "blocks": 500, "index": null },
+                    { "devid": 51728, "volume_identity": "0a".repeat(32), "blocks": 2000,
+                      "index": { "root": pages[1].0, "levels": 2, "count": 3 } },
+                ],
             })),
             ["export-pages", identity, from] => {
                 assert_eq!(*identity, "07".repeat(16));
@@ -51,6 +57,12 @@ fn a_snapshot_is_exported_page_by_page_and_a_file_that_is_none_is_not_imported()
     for (number, bytes) in &pages {
         assert_eq!(file.page(*number).expect("good"), *bytes);
     }
+    let index = Index { root: pages[1].0, levels: 2, count: 3 };
+    let disks = [
+        Disk { devid: 51712, over: [9; 32], blocks: 500, index: None },
+        Disk { devid: 51728, over: [10; 32], blocks: 2000, index: Some(index) },
+    ];
+    assert_eq!(file.header.disks, disks);
     let again = exchange::export(&mut m1, "first", &path, PATIENCE, true);
     assert!(matches!(again, Err(Failure::Host(why)) if why.ends_with("it is there already")));
     // No program's: M1 is not asked.
@@ -72,6 +84,14 @@ fn a_snapshot_is_exported_page_by_page_and_a_file_that_is_none_is_not_imported()
 const MANIFEST: &[u8] = include_bytes!("../../../tests/fuzz/corpus/manifest/files");
 const FIRST: u32 = 1 << 31;
 
+/// The page of the disk's index.
+const INDEX: u32 = FIRST + 1002;
+
+/// A page of an index that begins with these entries.
+fn index_of(entries: &[u32]) -> [u8; 4096] {
+    block(&entries.iter().flat_map(|entry| entry.to_le_bytes()).collect::<Vec<_>>())
+}
+
 /// A page from these bytes on.
 fn block(bytes: &[u8]) -> [u8; 4096] {
     let mut block = [0; 4096];
@@ -79,7 +99,8 @@ fn block(bytes: &[u8]) -> [u8; 4096] {
     block
 }
 
-/// A file with a snapshot that has this manifest; page n of its program is full of n.
+/// A file with a snapshot that has this manifest; page n of its program begins with n. Block 5 of its disk is of its own, block 6 is like a page
+/// of the program, block 7 is empty.
 fn program(path: &std::path::Path) -> Vec<u32> {
     let head_of = |pages: &[u32]| {
         let mut head = block(b"M1FROZEN");
@@ -106,10 +127,19 @@ fn program(path: &std::path::Path) -> Vec<u32> {
         identity: [7; 16],
         over: [9; 32],
         head,
-        pages: u32::try_from(pages.len()).expect("few") + 2,
+        pages: u32::try_from(pages.len()).expect("few") + 4,
         ordered: 77,
         name: "first".to_owned(),
         volume: "base".to_owned(),
+        disks: vec![
+            Disk { devid: 51712, over: [9; 32], blocks: 500, index: None },
+            Disk {
+                devid: 51728,
+                over: [10; 32],
+                blocks: 1000,
+                index: Some(Index { root: INDEX, levels: 1, count: 2 }),
+            },
+        ],
     };
     let mut file = crate::snapshot_file::Writer::create(path, header).expect("it is new");
     for page in &pages {
@@ -117,6 +147,8 @@ fn program(path: &std::path::Path) -> Vec<u32> {
     }
     file.add(manifest, &block(MANIFEST)).expect("written");
     file.add(head, &first).expect("written");
+    file.add(INDEX, &index_of(&[0, 0, 0, 0, 0, INDEX + 1, pages[0], 1])).expect("written");
+    file.add(INDEX + 1, &block(b"of the disk")).expect("written");
     file.finish().expect("whole");
     pages
 }
@@ -163,6 +195,7 @@ fn host_that_imports(given: &Arc<Mutex<Given>>) -> Host {
                 given.head = head.parse().expect("a number");
                 Some("running 3 of 9".to_owned())
             }
+            ["import-disk", which, ..] if *which == identity => Some("ok".to_owned()),
             ["import-progress", which] if *which == identity => Some("ok 9 0".to_owned()),
             ["import-cancel", which] if *which == identity => Some("ok".to_owned()),
             _ => Some("error no such verb".to_owned()),
@@ -188,6 +221,23 @@ fn what_an_import_gives_to_m1_is_a_snapshot_with_numbers_of_that_m1() {
         assert!(!given.asked.iter().any(|asked| asked.starts_with("import-cancel")));
         (given.head, given.pages.clone())
     };
+    // Its disks, at the beginning and when their pages were there.
+    let said = given.lock().expect("no panic").asked.clone();
+    let said: Vec<_> = said.iter().filter(|asked| asked.starts_with("import-disk")).collect();
+    let tails = [
+        format!("51712 {} 500", "09".repeat(32)),
+        format!("51728 {} 1000", "0a".repeat(32)),
+        format!("51728 {} 1000 ", "0a".repeat(32)),
+    ];
+    assert!(said.len() == 3 && said[0].ends_with(&tails[0]) && said[1].ends_with(&tails[1]), "{said:?}");
+    let index = said[2].split_once(&tails[2]).expect("the same").1;
+    let root: u32 = index.strip_suffix(" 1 2").and_then(|root| root.parse().ok()).expect("a number");
+    let number = |bytes: &[u8; 4096]| {
+        let place = held.iter().position(|held| held == bytes).expect("it was sent");
+        FIRST + u32::try_from(place).expect("few")
+    };
+    let (own, shared) = (number(&block(b"of the disk")), number(&block(&pages[0].to_le_bytes())));
+    assert_eq!(root, number(&index_of(&[0, 0, 0, 0, 0, own, shared, 1])));
     let page = |number: u32| held.get(usize::try_from(number.checked_sub(FIRST)?).ok()?).copied();
     let moved = mm_guest::Moving::read(head, &[9; 32], page).expect("a clone can be made of it");
     let mut found: Vec<_> = moved.pages().expect("few").into_iter().filter_map(page).collect();

@@ -5,11 +5,12 @@
 //! snapshot, and the guest goes on.
 
 use mm_engine::{Effects, FrameId, SnapshotId, SnapshotState, Wanted};
+use mm_proto::disk_index::{self, LEVELS};
 use xen_drivers::blkback::Operation;
 use xen_drivers::vbdback::DeviceId;
 use xen_sys::DomId;
 
-use super::image::{self, Image, LEVELS};
+use super::image::Image;
 use super::read::{Located, Source, fetch, locate};
 use super::{Block, GuestDisk, Over};
 use crate::effects::Hands;
@@ -78,7 +79,7 @@ impl Block {
         let zeroes = self.memory.as_ref().is_some_and(|memory| memory.hidden.rows().0 > 0);
         let Some(blocks) = changed(disk, zeroes, hands) else { return Ok(()) };
         let place = self.freezing.iter_mut().find(|place| place.is_none()).ok_or(Failed)?;
-        let levels = image::levels(disk.pages).ok_or(Failed)?;
+        let levels = disk_index::levels(disk.pages).ok_or(Failed)?;
         hands.engine.promise(snapshot, u64::from(blocks), hands.lending).map_err(|_| Failed)?;
         if !hands.engine.hold_commit(snapshot) {
             return Err(Failed);
@@ -169,7 +170,7 @@ impl Block {
                     task.blocks += 1;
                     Some(page)
                 }
-                Located::Zero => Some(image::ZERO),
+                Located::Zero => Some(disk_index::ZERO),
                 Located::Index(source) => {
                     return match fetch(source, 0, hands) {
                         Wanted::Failed => Err(Failed),
@@ -184,7 +185,7 @@ impl Block {
             }
             task.next += 1;
             for level in 0..task.levels {
-                if image::is_last(block, level) || task.next == u64::from(disk.pages) {
+                if disk_index::is_last(block, level) || task.next == u64::from(disk.pages) {
                     task.close(level, block, hands, now)?;
                 }
             }
@@ -239,7 +240,7 @@ impl Freezing {
                 frame
             }
         };
-        hands.lending.frame(frame).ok_or(Failed)?.0.store(image::place(block, level), entry);
+        hands.lending.frame(frame).ok_or(Failed)?.0.store(disk_index::place(block, level), entry);
         Ok(())
     }
 

@@ -6,6 +6,7 @@ use mm_store::crc32c;
 
 use super::reply::{Answer, Done, Refused};
 use super::verbs::{Words, argument, bulk, number};
+use crate::block::Image;
 use crate::m1::M1;
 use crate::pages::Hex;
 use crate::snapshots::{ImportFailed, Imported, Next};
@@ -14,6 +15,7 @@ pub(super) const EXPORT: &str = "export VOLUME SNAPSHOT";
 pub(super) const EXPORT_PAGES: &str = "export-pages IDENTITY FROM";
 pub(super) const IMPORT: &str = "import VOLUME NAME VOLUME-IDENTITY PAGES [persist]";
 pub(super) const IMPORT_PAGES: &str = "import-pages IDENTITY COUNT";
+pub(super) const IMPORT_DISK: &str = "import-disk IDENTITY DEVID VOLUME-IDENTITY BLOCKS [ROOT LEVELS COUNT]";
 pub(super) const IMPORT_END: &str = "import-end IDENTITY HEAD";
 pub(super) const IMPORT_PROGRESS: &str = "import-progress IDENTITY";
 pub(super) const IMPORT_CANCEL: &str = "import-cancel IDENTITY";
@@ -33,7 +35,23 @@ pub(super) fn export(m1: &mut M1, arguments: &mut Words<'_>) -> Answer {
             answer.string("volume_identity", &Hex(&exported.volume))?;
             answer.number("head", exported.head)?;
             answer.number("pages", exported.pages)?;
-            answer.number("ordered", exported.ordered)
+            answer.number("ordered", exported.ordered)?;
+            answer.array("disks", |disks| {
+                exported.disks.iter().try_for_each(|disk| {
+                    disks.object(|answer| {
+                        answer.number("devid", disk.devid)?;
+                        answer.string("volume_identity", &Hex(&disk.volume))?;
+                        answer.number("blocks", disk.blocks)?;
+                        let Some(image) = disk.image else { return answer.null("index") };
+                        let [root, levels, count] = image.words();
+                        answer.object("index", |answer| {
+                            answer.number("root", root)?;
+                            answer.number("levels", levels)?;
+                            answer.number("count", count)
+                        })
+                    })
+                })
+            })
         })
     }))
 }
@@ -95,6 +113,25 @@ pub(super) fn import_pages(m1: &mut M1, arguments: &mut Words<'_>) -> Answer {
         m1.control.window.set_number(index, u32::try_from(page).unwrap_or(0));
     }
     Ok(Done::Taken(count))
+}
+
+/// A disk that its client had.
+pub(super) fn import_disk(m1: &mut M1, arguments: &mut Words<'_>) -> Answer {
+    let identity = hex(argument(arguments, IMPORT_DISK)?, IMPORT_DISK)?;
+    let devid = number(arguments, IMPORT_DISK)?;
+    let volume = hex(argument(arguments, IMPORT_DISK)?, IMPORT_DISK)?;
+    let blocks = number(arguments, IMPORT_DISK)?;
+    let image = match arguments.next() {
+        None => None,
+        Some(root) => {
+            let root = xenstore::number(root.as_bytes()).ok_or(Refused::Usage(IMPORT_DISK))?;
+            let words = [root, number(arguments, IMPORT_DISK)?, number(arguments, IMPORT_DISK)?];
+            let senseless = |m1: &mut M1| m1.give_import_up(&identity, ImportFailed::Image(devid));
+            Some(Image::from_words(words).ok_or_else(|| Refused::ImportFailed(senseless(m1)))?)
+        }
+    };
+    m1.import_disk(&identity, devid, &volume, blocks, image).map_err(Refused::ImportFailed)?;
+    Ok(Done::Nothing)
 }
 
 /// All of it has come.

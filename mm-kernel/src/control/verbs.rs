@@ -15,7 +15,7 @@ struct Verb {
     run: fn(&mut M1, &mut Words<'_>) -> Answer,
 }
 
-const VERBS: [Verb; 22] = [
+const VERBS: [Verb; 23] = [
     Verb { name: "ping", usage: "ping", run: ping },
     Verb { name: "version", usage: "version", run: version },
     Verb { name: "verbs", usage: "verbs", run: verbs },
@@ -31,6 +31,7 @@ const VERBS: [Verb; 22] = [
     Verb { name: "export-pages", usage: exchange::EXPORT_PAGES, run: exchange::export_pages },
     Verb { name: "import", usage: exchange::IMPORT, run: exchange::import },
     Verb { name: "import-pages", usage: exchange::IMPORT_PAGES, run: exchange::import_pages },
+    Verb { name: "import-disk", usage: exchange::IMPORT_DISK, run: exchange::import_disk },
     Verb { name: "import-end", usage: exchange::IMPORT_END, run: exchange::import_end },
     Verb { name: "import-progress", usage: exchange::IMPORT_PROGRESS, run: exchange::import_progress },
     Verb { name: "import-cancel", usage: exchange::IMPORT_CANCEL, run: exchange::import_cancel },

@@ -10,7 +10,8 @@ use mm_proto::VolumeIdentity;
 use mm_store::{BLOCK, Page};
 use xen_sys::DomId;
 
-use super::{FreezeRefused, Identity, Persist, Slot, legal, reason};
+use super::{DISKS, DiskImage, FreezeRefused, Identity, Persist, Slot, legal, reason};
+use crate::block::Image;
 use crate::m1::M1;
 
 /// Frozen pages that one look goes through.
@@ -25,8 +26,6 @@ pub enum ExportRefused {
     Unknown,
     /// Clones of it cannot be made either.
     NotReady,
-    /// It has what its client wrote to disks.
-    Disks,
     /// A page cannot be read from the store's disk.
     Unreadable(u64),
 }
@@ -36,9 +35,6 @@ impl fmt::Display for ExportRefused {
         match self {
             Self::Unknown => f.write_str("no such snapshot"),
             Self::NotReady => f.write_str("the snapshot is not ready"),
-            Self::Disks => {
-                f.write_str("its client had a /data or another disk: such snapshots are not exported yet")
-            }
             Self::Unreadable(page) => write!(f, "page {page:#x} of it cannot be read from the store's disk"),
         }
     }
@@ -83,6 +79,12 @@ pub enum ImportFailed {
     TooMany,
     /// It would begin with a page that it has not.
     Head,
+    /// No volume is what this disk of its client's lies over, as wide as it has to be.
+    NoVolume(u32),
+    /// More disks than a client can have.
+    TooManyDisks,
+    /// What this disk had over its volume makes no sense.
+    Image(u32),
     /// It is here, but not on the store's disk.
     NotStored,
 }
@@ -95,6 +97,13 @@ impl fmt::Display for ImportFailed {
             Self::Damaged(at) => write!(f, "the checksum of page {at} is wrong: the import is given up"),
             Self::TooMany => f.write_str("more pages than were announced: the import is given up"),
             Self::Head => f.write_str("it begins with a page that it does not have: the import is given up"),
+            Self::NoVolume(devid) => {
+                write!(f, "no volume here is what its client had as disk {devid}: the import is given up")
+            }
+            Self::TooManyDisks => write!(f, "a snapshot has {DISKS} disks at most: the import is given up"),
+            Self::Image(devid) => {
+                write!(f, "what it has of disk {devid} makes no sense: the import is given up")
+            }
             Self::NotStored => f.write_str(
                 "the snapshot is in memory only: the store's disk did not take it, see M1's console",
             ),
@@ -103,7 +112,7 @@ impl fmt::Display for ImportFailed {
 }
 
 /// What an export begins with.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Exported {
     pub(crate) id: SnapshotId,
     pub(crate) identity: Identity,
@@ -113,6 +122,19 @@ pub(crate) struct Exported {
     pub(crate) pages: u32,
     /// Seconds since 1970 when it was ordered.
     pub(crate) ordered: u64,
+    /// The disks that its client had.
+    pub(crate) disks: heapless::Vec<ExportedDisk, DISKS>,
+}
+
+/// A disk of a client, for whoever takes its snapshot away.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct ExportedDisk {
+    pub(crate) devid: u32,
+    pub(crate) volume: VolumeIdentity,
+    /// Blocks of the volume.
+    pub(crate) blocks: u64,
+    /// What it had over that.
+    pub(crate) image: Option<Image>,
 }
 
 /// What a look for the next page has found.
@@ -148,9 +170,12 @@ impl M1 {
         if !slot.ready || figures.state != SnapshotState::Ready {
             return Err(ExportRefused::NotReady);
         }
-        // The volume itself is one of them, with nothing over it.
-        if slot.disks.iter().any(|disk| disk.image.is_some() || disk.volume != slot.volume) {
-            return Err(ExportRefused::Disks);
+        let mut disks = heapless::Vec::new();
+        for disk in &slot.disks {
+            let over = self.volumes.get(disk.volume).ok_or(ExportRefused::NotReady)?;
+            let (volume, blocks) = (over.identity, over.pages);
+            // As many as there can be.
+            let _ = disks.push(ExportedDisk { devid: disk.devid, volume, blocks, image: disk.image });
         }
         Ok(Exported {
             id: slot.id,
@@ -160,6 +185,7 @@ impl M1 {
             // The list of what clones touch first is M1's own.
             pages: figures.pages.saturating_sub(u32::from(figures.hot != 0)),
             ordered: slot.ordered,
+            disks,
         })
     }
 
@@ -256,6 +282,39 @@ impl M1 {
             self.engine.freeze_filled(id, frame, now, &self.lending)
         });
         number.ok_or_else(|| self.give_import_up(identity, ImportFailed::TooMany))
+    }
+
+    /// Its client had this disk, and this over the disk's volume; none of that yet, or nothing. What was said of the disk before does not count.
+    pub(crate) fn import_disk(
+        &mut self,
+        identity: &Identity,
+        devid: u32,
+        over: &VolumeIdentity,
+        blocks: u64,
+        image: Option<Image>,
+    ) -> Result<(), ImportFailed> {
+        let id = self.being_imported(identity)?;
+        let same = |facts: &crate::volumes::VolumeFacts| {
+            facts.is_usable() && facts.identity == *over && facts.pages == blocks
+        };
+        let Some(volume) = self.volumes.iter().position(same) else {
+            return Err(self.give_import_up(identity, ImportFailed::NoVolume(devid)));
+        };
+        let good =
+            image.is_none_or(|image| image.fits(blocks) && self.engine.has_page(id, image.root().into()));
+        if !good {
+            return Err(self.give_import_up(identity, ImportFailed::Image(devid)));
+        }
+        let disk = DiskImage { devid, volume, image };
+        let slot = self.snapshots.get_mut(id).ok_or(ImportFailed::Unknown)?;
+        let known = match slot.disks.iter_mut().find(|disk| disk.devid == devid) {
+            Some(before) => {
+                *before = disk;
+                true
+            }
+            None => slot.disks.push(disk).is_ok(),
+        };
+        if known { Ok(()) } else { Err(self.give_import_up(identity, ImportFailed::TooManyDisks)) }
     }
 
     /// All of it has come. It is a snapshot like others from now on, or, where this fails, gone.

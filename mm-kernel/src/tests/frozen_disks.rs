@@ -16,22 +16,19 @@ const OPTIONS: &str =
     "volume=base:xvda,group=g volume=data:xvdb,group=g store_disk=xvdc clients=10 window=16";
 
 /// A client that maps `base` and has `target` besides: their places.
-fn source(world: &mut World, target: &str) -> (usize, usize) {
-    let client = world.client("base", 0);
-    let domain = world.clients[client].domain.clone();
-    let stock = world.second_disk(&domain, XVDB, target);
-    (client, stock)
+pub(crate) fn source(world: &mut World, target: &str) -> (usize, usize) {
+    clone(world, "base", target)
 }
 
-/// Another domain with the same two.
-fn clone(world: &mut World, base: &str, target: &str) -> (usize, usize) {
+/// A client of a snapshot with the same two.
+pub(crate) fn clone(world: &mut World, base: &str, target: &str) -> (usize, usize) {
     let client = world.client(base, 0);
     let domain = world.clients[client].domain.clone();
     (client, world.second_disk(&domain, XVDB, target))
 }
 
 /// Blocks 1 and 9 written, 2 of zeroes, 10 to 19 discarded, but for 12 that was written then.
-fn write(world: &mut World, stock: usize) {
+pub(crate) fn write(world: &mut World, stock: usize) {
     for (block, value) in [(1, 11), (9, 19), (2, 0), (13, 5)] {
         assert_eq!(world.write_block(stock, block, value), OKAY);
     }
@@ -41,7 +38,7 @@ fn write(world: &mut World, stock: usize) {
 
 /// They are there, and the rest is the base's.
 #[track_caller]
-fn check(world: &mut World, stock: usize) {
+pub(crate) fn check(world: &mut World, stock: usize) {
     let blocks: Vec<u32> = [1, 9, 2, 13, 10, 19, 12].map(|block| world.read_block(stock, block)).into();
     assert_eq!(blocks, [11, 19, 0, 0, 0, 0, 12]);
     for block in [0, 3, 8, 20, PAGES - 1] {

@@ -7,7 +7,7 @@ mod detach;
 mod disk;
 mod faults;
 pub(crate) mod freeze;
-mod frozen_disks;
+pub(crate) mod frozen_disks;
 mod hostile;
 mod overlays;
 mod persist;

@@ -1,10 +1,11 @@
 //! A program that writes record after record to `/data` is frozen between any two of its instructions: each clone has memory and disk of that
-//! instant, goes on without a gap or a double, and nobody finds what another has written since.
+//! instant, goes on without a gap or a double, and nobody finds what another has written since. So does one in the next M1, where the snapshot goes
+//! in a file.
 
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use m1_tests::m1::disk;
+use m1_tests::m1::{M1, disk};
 use m1_tests::mm_guest::{self, End, Log};
 use m1_tests::volume::{check_data, e2fsprogs_command};
 use m1_tests::{Guest, m1};
@@ -137,9 +138,27 @@ fn clones_have_memory_and_data_of_one_instant_and_go_on_writing_without_a_gap_a_
     }
     let records = contents.first().map_or(0, |text| text.lines().count());
     assert_eq!((contents.len(), records), (1, 160), "{contents:?}");
+    println!("{}", bed.does("export middle /tmp/middle"));
     for snapshot in ["middle", "later"] {
         println!("{}", bed.does(&format!("rm base@{snapshot}")));
     }
+    ends(m1);
+
+    let m1 = bed.m1_with_data(128);
+    println!("{}", bed.does("import /tmp/middle base@brought"));
+    let clone = client(&bed, "brought", "base@brought", "data@brought");
+    bed.go(&clone);
+    let log = bed.ended(&clone);
+    assert_eq!(log.end, Some(End::Exited(0)), "{}\n{}", log.output, m1.log().unwrap_or_default());
+    assert!(said("result ").contains(line(&log, "result ")), "{}", log.output);
+    assert_eq!(went_on(&log), kept, "its disk is of the same instant");
+    clone.wait_end(LIMIT).expect("the domain is gone");
+    bed.does("rm base@brought");
+    ends(m1);
+}
+
+/// It has noticed no bug of its own.
+fn ends(m1: M1<'_>) {
     let metrics = m1.metrics().expect("/metrics");
     for bugs in ["m1_engine_bugs", "m1_store_bugs"] {
         assert_eq!(metrics.get(bugs), 0.0, "{bugs}: {}", m1.log().unwrap_or_default());

@@ -12,6 +12,7 @@ use serde_json::Value;
 use super::{ask, bulk, window};
 use crate::snapshots::Persist;
 use crate::tests::freeze::frozen_word;
+use crate::tests::frozen_disks;
 use crate::tests::world::{World, XVDA};
 
 const OPTIONS: &str = "volume=base:xvda clients=8 window=16";
@@ -23,6 +24,7 @@ struct File {
     volume_identity: String,
     head: u32,
     pages: BTreeMap<u32, [u8; 4096]>,
+    disks: Vec<Value>,
 }
 
 /// Requests have numbers of their own.
@@ -40,6 +42,7 @@ fn export(world: &mut World, name: &str) -> File {
         volume_identity: told["volume_identity"].as_str().expect("text").into(),
         head: told["head"].as_u64().and_then(|head| head.try_into().ok()).expect("a page"),
         pages: BTreeMap::new(),
+        disks: told["disks"].as_array().expect("a list").clone(),
     };
     let mut from = String::from("0");
     for _ in 0..10_000 {
@@ -267,6 +270,96 @@ fn an_import_that_makes_no_sense_leaves_nothing_behind() {
     assert_eq!(world.m1.engine.figures().bugs, 0);
 }
 
+const DISKS: &str = "volume=base:xvda,group=g volume=data:xvdb,group=g clients=8 window=16";
+
+/// The request that says what a file's disk had, where its pages have these numbers.
+fn disk_request(file: &File, identity: &str, numbers: &BTreeMap<u32, u32>, world: &mut World) -> String {
+    let disk = file.disks.iter().find(|disk| !disk["index"].is_null()).expect("one was written");
+    let (root, devid) = (disk["index"]["root"].as_u64().expect("a page"), &disk["devid"]);
+    assert_eq!(disk["index"]["levels"], 1, "few blocks");
+    let mut index = file.pages[&u32::try_from(root).expect("a page")];
+    for entry in index.chunks_exact_mut(4) {
+        let number = u32::from_le_bytes([entry[0], entry[1], entry[2], entry[3]]);
+        if number > 1 {
+            entry.copy_from_slice(&numbers[&number].to_le_bytes());
+        }
+    }
+    let root = send(world, identity, &index, crc32c(&index)).expect("it is taken");
+    let over = disk["volume_identity"].as_str().expect("text");
+    format!("import-disk {identity} {devid} {over} {} {root} 1 {}", disk["blocks"], disk["index"]["count"])
+}
+
+#[test]
+fn what_a_client_had_written_to_its_disk_goes_with_it() {
+    let mut world = World::new(DISKS, 120);
+    let (client, stock) = frozen_disks::source(&mut world, "data");
+    frozen_disks::write(&mut world, stock);
+    world.freeze(client, "warm", &[1, 2, 3]);
+    let file = export(&mut world, "warm");
+    assert_eq!(file.disks.len(), 2, "the volume itself is one of them");
+
+    let mut world = World::new(DISKS, 120);
+    let other = world.client("base", 0);
+    world.freeze(other, "own", &[700, 5, 701, 6]);
+    let rest = world.figures().pages.frozen;
+    let begun = begin(&mut world, &file, "here", "");
+    let identity = begun.strip_prefix("ok ").expect(&begun).to_string();
+    let mut numbers = BTreeMap::new();
+    // The index is written anew.
+    let root = file.disks.iter().find_map(|disk| disk["index"]["root"].as_u64()).expect("one was written");
+    for (page, bytes) in file.pages.iter().filter(|(page, _)| u64::from(**page) != root) {
+        numbers.insert(*page, send(&mut world, &identity, bytes, crc32c(bytes)).expect("it is taken"));
+    }
+    let disk = disk_request(&file, &identity, &numbers, &mut world);
+    assert_eq!(request(&mut world, &disk), "ok");
+    let end = request(&mut world, &format!("import-end {identity} {}", numbers[&file.head]));
+    assert!(end.starts_with("ok "), "{end}");
+    let (_, clone) = frozen_disks::clone(&mut world, "base@here", "data@here");
+    frozen_disks::check(&mut world, clone);
+    assert_eq!(world.write_block(clone, 9, 7), 0);
+    let (_, second) = frozen_disks::clone(&mut world, "base@here", "data@here");
+    frozen_disks::check(&mut world, second);
+    assert_eq!(world.figures().bugs, 0);
+
+    // What makes no sense ends it, and nothing is left.
+    for (disk, why) in [
+        (disk.replacen("51728", "51728x", 1), "usage: import-disk"),
+        (disk.rsplit_once(' ').expect("words").0.to_string(), "usage: import-disk"),
+        (disk.rsplitn(4, ' ').last().expect("words").to_string() + " 7 1 1", "what it has of disk 51728"),
+        (disk.rsplitn(4, ' ').last().expect("words").to_string() + " 2147483648 0 1", "what it has of disk"),
+        (disk.rsplitn(3, ' ').last().expect("words").to_string() + " 2 1", "what it has of disk 51728"),
+        (disk.rsplitn(2, ' ').last().expect("words").to_string() + " 99999", "what it has of disk 51728"),
+        (disk.clone(), "what it has of disk 51728"),
+        (disk.replace(" 51728 ", " 51728 0"), "usage: import-disk"),
+        (disk.rsplitn(5, ' ').last().expect("words").to_string() + " 5", "no volume here is what"),
+    ] {
+        // Its root is a page of another snapshot's.
+        let begun = begin(&mut world, &file, "next", "");
+        let next = begun.strip_prefix("ok ").expect(&begun).to_string();
+        let answer = request(&mut world, &disk.replace(&identity, &next));
+        assert!(answer.starts_with(&format!("error {why}")), "{disk}: {answer}");
+        let given_up = !why.starts_with("usage");
+        assert_eq!(given_up, answer.ends_with("the import is given up"), "{answer}");
+        assert_eq!(
+            request(&mut world, &format!("import-cancel {next}")).starts_with("ok"),
+            !given_up,
+            "{answer}"
+        );
+    }
+    let begun = begin(&mut world, &file, "many", "");
+    let identity = begun.strip_prefix("ok ").expect(&begun).to_string();
+    let (over, blocks) = (&file.disks[0]["volume_identity"], &file.disks[0]["blocks"]);
+    let over = over.as_str().expect("text");
+    for devid in (0..8).chain([3]) {
+        assert_eq!(request(&mut world, &format!("import-disk {identity} {devid} {over} {blocks}")), "ok");
+    }
+    let answer = request(&mut world, &format!("import-disk {identity} 8 {over} {blocks}"));
+    assert!(answer.starts_with("error a snapshot has 8 disks at most"), "{answer}");
+    world.pass(2_000_000_000);
+    assert_eq!(world.m1.snapshots().map(|one| one.name).collect::<Vec<_>>(), ["own", "here"]);
+    assert!(rest < world.figures().pages.frozen);
+}
+
 #[test]
 fn what_clones_touch_first_stays_here() {
     let mut world = World::new(OPTIONS, 120);
@@ -284,8 +377,8 @@ fn what_clones_touch_first_stays_here() {
 }
 
 #[test]
-fn a_snapshot_that_is_not_ready_or_has_disks_is_not_exported() {
-    let mut world = World::new("volume=base:xvda volume=data:xvdb clients=8 window=16", 120);
+fn a_snapshot_that_is_not_ready_is_not_exported() {
+    let mut world = World::new(OPTIONS, 120);
     let source = world.client("base", 0);
     world.order(source, "warm");
     assert_eq!(request(&mut world, "export base warm"), "error the snapshot is not ready");
@@ -293,12 +386,6 @@ fn a_snapshot_that_is_not_ready_or_has_disks_is_not_exported() {
     assert!(world.m1.cancel_freeze(domain, "warm"));
     world.run();
     assert_eq!(request(&mut world, "export base warm"), "error the snapshot is not ready");
-    world.freeze(source, "with", &[1]);
-    let id = world.m1.snapshots.find("base", "with").expect("it is there").id;
-    let disk = crate::snapshots::DiskImage { devid: 51728, volume: 1, image: None };
-    assert!(world.m1.snapshots.add_disk(id, disk));
-    let answer = request(&mut world, "export base with");
-    assert_eq!(answer, "error its client had a /data or another disk: such snapshots are not exported yet");
 }
 
 #[test]
