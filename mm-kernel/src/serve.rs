@@ -103,7 +103,8 @@ impl M1 {
     fn sleep(&mut self) {
         let now = self.clock.now_ns();
         let starved = self.block.starved.then(|| now + STARVED_NS);
-        let deadline = starved.into_iter().fold(self.look_at, u64::min);
+        let deadlines = [starved, self.block.held_until];
+        let deadline = deadlines.into_iter().flatten().fold(self.look_at, u64::min);
         // One that is set already, and comes no later, will do: at worst there is a turn more.
         if self.timer_at.is_none_or(|at| at <= now || at > deadline) {
             // A timer that does not take is a loop that turns a little more often than it has to.

@@ -153,6 +153,23 @@ impl Engine<'_> {
         Wanted::Reading
     }
 
+    /// Whether the page is in memory, or on its way.
+    #[must_use]
+    pub fn is_known(&self, volume: VolumeId, page: u64) -> bool {
+        u32::try_from(page).is_ok_and(|page| self.store.find(volume.0, page).is_some())
+    }
+
+    /// Begins to read what of `count` pages from this one on is missing, as far as there is room to spare: nobody waits for them. `out` is
+    /// emptied first.
+    pub fn want_ahead(&mut self, volume: VolumeId, page: u64, count: u32, out: &mut Effects) {
+        out.clear();
+        let Some((page, pages, sharing)) = self.page_of(volume, page) else { return };
+        if matches!(sharing, Sharing::Map | Sharing::Copy) {
+            let end = page.saturating_add(count.min(self.limits.read_ahead)).min(pages);
+            self.read_span(volume.0, NONE, page, end, None, out);
+        }
+    }
+
     /// A dirty frame for this page, whatever it holds, which the caller is to write. What was cached of the page before, or is
     /// being read, is not found any more.
     ///

@@ -294,9 +294,22 @@ impl<const REQ: usize, const RSP: usize, const PAGES: usize> Back<REQ, RSP, PAGE
     /// Asks for an event at the next request and looks once more. `true`: there is one already, take it before sleeping.
     #[must_use = "sleeping without looking loses an event"]
     pub fn final_check(&mut self) -> bool {
-        self.pages.head().word(REQ_EVENT).store(self.req_cons.wrapping_add(1), Ordering::Relaxed);
+        self.check_for(1)
+    }
+
+    /// Asks for an event at the request with which there are so many, at least 1, and looks once more. `true`: there are as many already. Of fewer
+    /// the peer sends no event: who asks for more than one looks again at some time.
+    #[must_use = "sleeping without looking loses an event"]
+    pub fn check_for(&mut self, count: u32) -> bool {
+        self.pages.head().word(REQ_EVENT).store(self.req_cons.wrapping_add(count), Ordering::Relaxed);
         fence(Ordering::SeqCst);
-        self.pages.head().load(REQ_PROD) != self.req_cons
+        self.pages.head().load(REQ_PROD).wrapping_sub(self.req_cons) >= count
+    }
+
+    /// Responses that the peer does not see yet.
+    #[must_use]
+    pub fn unpublished(&self) -> u32 {
+        self.rsp_prod.wrapping_sub(self.rsp_published)
     }
 
     #[cfg(all(test, not(loom)))]

@@ -3,6 +3,7 @@
 use mm_store::OverlayId;
 use xen_drivers::vbdback::DeviceId;
 
+use super::hold::Hold;
 use super::{Block, Over, memory_number};
 use crate::effects::Hands;
 
@@ -14,6 +15,7 @@ impl Block {
             ring.close(self.window);
         }
         (disk.jobs, disk.pending, disk.barred) = (0, false, false);
+        (disk.hold, disk.urgent) = (Hold::NEW, false);
         for job in self.jobs.iter_mut() {
             if job.as_ref().is_some_and(|job| job.disk == index) {
                 *job = None;

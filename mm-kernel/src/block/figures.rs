@@ -68,6 +68,8 @@ pub(crate) struct Totals {
     /// Blocks that reads found in memory, and that they had to wait for.
     pub(crate) hits: u64,
     pub(crate) misses: u64,
+    /// Sent to clients for answers.
+    pub(crate) events: u64,
     /// By kind.
     pub(crate) times: [Times<{ ALL_BOUNDS.len() + 1 }>; 4],
 }
@@ -113,8 +115,15 @@ impl Requests {
 }
 
 impl Totals {
-    pub(super) const NONE: Self =
-        Self { errors: 0, read_bytes: 0, written_bytes: 0, hits: 0, misses: 0, times: [Times::NONE; 4] };
+    pub(super) const NONE: Self = Self {
+        errors: 0,
+        read_bytes: 0,
+        written_bytes: 0,
+        hits: 0,
+        misses: 0,
+        events: 0,
+        times: [Times::NONE; 4],
+    };
 
     /// A read has looked for a block for the first time.
     pub(super) fn looked(&mut self, there: bool) {

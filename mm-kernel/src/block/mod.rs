@@ -8,6 +8,7 @@ mod barrier;
 mod close;
 mod figures;
 mod freeze;
+mod hold;
 mod image;
 mod job;
 mod keep;
@@ -28,6 +29,7 @@ use crate::volumes::VolumeFacts;
 use barrier::Part;
 pub(crate) use figures::{ALL_BOUNDS, CLIENT_BOUNDS, KINDS, Requests, Totals};
 use freeze::{FREEZING, Freezing};
+use hold::{Do, Hold};
 pub(crate) use image::Image;
 use job::{Job, Step};
 use write::InMemory;
@@ -89,8 +91,13 @@ pub(crate) struct GuestDisk {
     jobs: usize,
     /// One of them is a barrier: nothing more is taken before it is answered.
     barred: bool,
+    /// Answers that its client does not see yet, and whether it waits for one of them with all else.
+    hold: Hold,
+    urgent: bool,
     /// The block behind the last read: who goes on there reads in sequence.
     next_block: u64,
+    /// Blocks that are read ahead of it then.
+    ahead: u64,
     pub(crate) requests: Requests,
 }
 
@@ -131,6 +138,8 @@ pub struct Block {
     awake: bool,
     /// A job waits for a frame.
     pub(crate) starved: bool,
+    /// When the first of the rings is to be looked at for which answers are held.
+    pub(crate) held_until: Option<u64>,
     /// Rings that broke the rules.
     pub(crate) ring_faults: u64,
     /// Of all disks that there ever were.
@@ -202,6 +211,7 @@ impl Block {
             freezing: [const { None }; FREEZING],
             awake: false,
             starved: false,
+            held_until: None,
             ring_faults: 0,
             totals: Totals::NONE,
         }
@@ -216,7 +226,6 @@ impl Block {
         fits.then_some(BlockOffer {
             sectors: volume.pages * BLOCK_SECTORS,
             read_only,
-            physical_sector: 4096,
             features: BlockFeatures { ring_order: RING_ORDER, ..features },
         })
     }
@@ -260,7 +269,10 @@ impl Block {
                 pending: false,
                 jobs: 0,
                 barred: false,
+                hold: Hold::NEW,
+                urgent: false,
                 next_block: 0,
+                ahead: 0,
                 requests: Requests::NONE,
             });
         }
@@ -348,6 +360,13 @@ impl Block {
     pub(crate) fn turn(&mut self, hands: &mut Hands<'_>, now: u64) -> (Option<usize>, bool) {
         let mut broken = None;
         let mut more = self.freeze_turn(hands, now);
+        let look = self.held_until.is_some_and(|until| until <= now);
+        if look {
+            for disk in self.disks.iter_mut().flatten() {
+                disk.pending |= disk.hold.until().is_some_and(|until| until <= now);
+            }
+            self.knocked = true;
+        }
         if core::mem::take(&mut self.knocked) {
             for index in 0..self.disks.len() {
                 match self.take(index, now) {
@@ -373,29 +392,48 @@ impl Block {
                     Step::Wait => self.jobs[number] = Some(job),
                 }
             }
-            for disk in self.disks.iter_mut().flatten() {
-                if let Some(ring) = &mut disk.ring {
-                    let _ = ring.publish();
-                }
-            }
+            self.show(hands.clock.now_ns());
             // There is room for what was left on a ring.
             if answered && core::mem::take(&mut self.held_back) {
                 self.knocked = true;
             }
+        } else if look {
+            self.show(now);
         }
         (broken, more || self.knocked || self.awake)
+    }
+
+    /// Shows clients their answers, or holds them back for a moment.
+    fn show(&mut self, now: u64) {
+        self.held_until = None;
+        for disk in self.disks.iter_mut().flatten() {
+            let Some(ring) = disk.ring.as_mut().filter(|ring| ring.unpublished() > 0) else { continue };
+            let wish = match disk.hold.answered(ring.unpublished(), disk.urgent, now) {
+                Do::Show => {
+                    disk.urgent = false;
+                    self.totals.events += u64::from(ring.publish());
+                    1
+                }
+                Do::Wait(more) => more,
+            };
+            if ring.check_for(wish) {
+                (disk.pending, self.knocked) = (true, true);
+            }
+            self.held_until = [self.held_until, disk.hold.until()].into_iter().flatten().min();
+        }
     }
 
     /// Takes requests of one disk, as far as there is room. True if there may be more that fit.
     fn take(&mut self, index: usize, now: u64) -> Result<bool, ()> {
         let Some(disk) = self.disks[index].as_mut().filter(|disk| disk.pending) else { return Ok(false) };
         let Some(ring) = &mut disk.ring else { return Ok(false) };
-        let mut free = 0;
+        let (mut free, mut taken) = (0, 0);
         while disk.jobs < JOBS_OF_ONE && !disk.barred {
             let Some(place) = self.jobs[free..].iter().position(Option::is_none) else { break };
             free += place;
             match ring.pop() {
                 Ok(Some(request)) => {
+                    taken += 1;
                     disk.requests.taken(&request, &mut self.totals);
                     disk.jobs += 1;
                     disk.barred = request.operation == Operation::Barrier;
@@ -405,7 +443,8 @@ impl Block {
                 }
                 Ok(None) => {
                     // What was refused on the way has its answer.
-                    let _ = ring.publish();
+                    self.awake |= ring.unpublished() > 0;
+                    disk.hold.taken(taken, now);
                     disk.pending = ring.final_check();
                     return Ok(disk.pending);
                 }
@@ -417,6 +456,7 @@ impl Block {
                 }
             }
         }
+        disk.hold.taken(taken, now);
         self.held_back = true;
         Ok(false)
     }
@@ -477,6 +517,7 @@ impl Block {
         if job.request.operation == Operation::Barrier {
             disk.barred = false;
         }
+        disk.urgent |= matches!(job.request.operation, Operation::Flush | Operation::Barrier);
         // One that waits for the others.
         self.awake |= disk.barred && disk.jobs == 1;
         // It may have stopped taking requests for want of a place.

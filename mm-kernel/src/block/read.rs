@@ -12,8 +12,9 @@ use super::write::InMemory;
 use super::{GuestDisk, Over, Totals, frame_of, memory_number};
 use crate::effects::Hands;
 
-/// Pages that are read ahead of who reads in sequence.
-const AHEAD: u64 = 32;
+/// Pages that are read ahead of who reads in sequence: at first, and at most. They double with each request.
+const AHEAD_FIRST: u64 = 8;
+const AHEAD_MAX: u64 = 64;
 
 /// A page of the cache.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -105,6 +106,17 @@ pub(super) fn fetch(source: Source, ahead: u64, hands: &mut Hands<'_>) -> Wanted
     wanted
 }
 
+/// Sees to it that the next blocks of the base are on their way before they are asked for: where those half as far as `ahead` are not, what is missing
+/// of all of them is read.
+fn keep_ahead(base: VolumeId, from: u64, ahead: u64, hands: &mut Hands<'_>) {
+    if hands.engine.is_known(base, from + ahead / 2) {
+        return;
+    }
+    let mut effects = Effects::new();
+    hands.engine.want_ahead(base, from, u32::try_from(ahead).unwrap_or(0), &mut effects);
+    let _ = hands.perform(&effects);
+}
+
 pub(super) fn step(
     job: &mut Job,
     disk: &mut GuestDisk,
@@ -118,8 +130,13 @@ pub(super) fn step(
     let blocks = request.blocks();
     // What is looked for again after a wait was counted the first time.
     let first = job.ahead.is_none();
-    let ahead = *job.ahead.get_or_insert(if blocks.start == disk.next_block { AHEAD } else { 0 });
-    disk.next_block = blocks.end;
+    if first {
+        let sequential = blocks.start == disk.next_block;
+        let more = (2 * disk.ahead).max(blocks.end - blocks.start).clamp(AHEAD_FIRST, AHEAD_MAX);
+        disk.ahead = if sequential { more } else { 0 };
+        disk.next_block = blocks.end;
+    }
+    let ahead = *job.ahead.get_or_insert(disk.ahead);
     // First everything that is not there is asked for.
     let (mut waits, mut starved) = (false, false);
     for (_, piece) in request.pieces().enumerate().filter(|(number, _)| !job.is_done(*number)) {
@@ -151,6 +168,9 @@ pub(super) fn step(
             Wanted::NoRoom => starved = true,
             Wanted::Failed => return Ok(Step::Done(Status::Error)),
         }
+    }
+    if first && ahead > 0 {
+        keep_ahead(disk.base, blocks.end, ahead, hands);
     }
     // Then what is there is copied: nothing in between takes a frame from anybody.
     let mut copies = Copies::new(disk.domain);

@@ -58,6 +58,7 @@ fn totals(facts: &Facts<'_>, out: &mut Exposition<'_>) -> fmt::Result {
     let mut family = out.family("m1_block_bytes_total", "Bytes that they asked for.", Kind::Counter)?;
     family.sample(&[("direction", &"read")], totals.read_bytes)?;
     family.sample(&[("direction", &"write")], totals.written_bytes)?;
+    out.counter("m1_block_events_total", "Events sent to them: one can be for many answers.", totals.events)?;
     out.counter("m1_block_errors_total", "Requests answered with an error.", totals.errors)
 }
 

@@ -131,3 +131,48 @@ fn with_all_memory_written_a_write_is_an_error_in_time_and_the_rest_goes_on() {
     assert_eq!(world.write_block(other, 1, 3), OKAY);
     assert_eq!(dirty(&mut world), 1);
 }
+
+#[test]
+fn a_guest_with_many_requests_under_way_has_one_event_for_many_answers() {
+    let (mut world, stock) = world("");
+    assert_eq!(world.write_block(stock, 3, 9), OKAY);
+    let (mut sent, mut answered) = (0, Vec::new());
+    let before = world.m1.block.totals().events;
+    while answered.len() < 600 {
+        // A request takes the guest 5 µs. Where it has 24 it waits for an answer, and M1 for the time that it has set itself.
+        if sent - answered.len() < 24 {
+            world.submit(stock, u64::try_from(sent).expect("few"), op::READ, 3 * 8, &[whole(1)]);
+            sent += 1;
+            world.xen.advance(5_000);
+        } else {
+            let until = world.m1.block.held_until.expect("something is held");
+            world.xen.advance(until.saturating_sub(world.m1.clock.now_ns()));
+        }
+        world.run();
+        answered.extend(world.answers(stock));
+    }
+    let events = world.m1.block.totals().events - before;
+    assert!(events < 120, "{events} events for 600 answers");
+    answered.sort_unstable();
+    assert!((0..).zip(&answered).all(|(number, answer)| *answer == (number, OKAY)), "each once");
+
+    // What it flushes it waits for: that is shown as soon as it is seen, with what is held.
+    assert!(world.answers(stock).is_empty());
+    world.submit(stock, 1000, op::READ, 3 * 8, &[whole(1)]);
+    world.run();
+    assert!(world.answers(stock).is_empty() && world.m1.block.held_until.is_some(), "it is held");
+    world.submit(stock, 1001, op::FLUSH_DISKCACHE, 0, &[]);
+    let until = world.m1.block.held_until.expect("something is held");
+    world.xen.advance(until - world.m1.clock.now_ns());
+    world.run();
+    assert_eq!(world.answers(stock), [(1000, OKAY), (1001, OKAY)]);
+    assert_eq!(world.m1.block.held_until, None);
+
+    // A guest that is reset while something is held for it has forgotten that, and so has M1.
+    world.submit(stock, 1002, op::READ, 3 * 8, &[whole(1)]);
+    world.run();
+    world.reconnect(stock);
+    world.pass(1_000_000_000);
+    assert_eq!((world.read_block(stock, 3), world.m1.block.held_until), (9, None));
+    assert_eq!(world.figures().bugs, 0);
+}

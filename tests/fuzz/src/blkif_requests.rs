@@ -99,8 +99,7 @@ pub fn run(data: &[u8]) {
         indirect_segments: if shape & 8 == 0 { 32 } else { 3 },
         ring_order: 2,
     };
-    let disk = BlockOffer { sectors: SECTORS, read_only: shape & 16 != 0, physical_sector: 4096, features }
-        .bounded();
+    let disk = BlockOffer { sectors: SECTORS, read_only: shape & 16 != 0, features }.bounded();
     let window = FakeWindow::new(&machine.m1, RING);
     let mut story =
         Story { machine, window, disk, ring: None, port: Port(0), waiting: Vec::new(), produced: 0 };

@@ -183,7 +183,19 @@ impl BlockRing {
     /// Asks for an event at the next request. `true`: there is one already.
     #[must_use = "sleeping without looking loses an event"]
     pub fn final_check(&mut self) -> bool {
-        self.fault.is_none() && self.ring.final_check()
+        self.check_for(1)
+    }
+
+    /// Asks for an event at the request with which there are so many. `true`: there are as many already. Of fewer the client sends none.
+    #[must_use = "sleeping without looking loses an event"]
+    pub fn check_for(&mut self, count: u32) -> bool {
+        self.fault.is_none() && self.ring.check_for(count)
+    }
+
+    /// Answers that the client does not see yet.
+    #[must_use]
+    pub fn unpublished(&self) -> u32 {
+        self.ring.unpublished()
     }
 
     /// Unbinds and unmaps. Requests that are under way are nobody's from now on: nothing of the client's may be written to for them.

@@ -19,12 +19,8 @@ pub(crate) type StockRing = Front<REQUEST_WORDS, RESPONSE_WORDS, 16>;
 
 /// Blocks of the disk.
 pub(crate) const BLOCKS: usize = 64;
-pub(crate) const DISK: BlockOffer = BlockOffer {
-    sectors: BLOCKS as u64 * 8,
-    read_only: false,
-    physical_sector: 4096,
-    features: BlockFeatures::ALL,
-};
+pub(crate) const DISK: BlockOffer =
+    BlockOffer { sectors: BLOCKS as u64 * 8, read_only: false, features: BlockFeatures::ALL };
 
 /// References of the client's ring pages, and of its data pages.
 const RING_REFERENCE: u32 = 8;

@@ -2,6 +2,10 @@
 //!
 //! Which node is written when is as Linux's xen-blkback has it: what a frontend needs to make its ring before state 2, everything
 //! about the disk between the frontend's state 3 and our state 4. So a client of the map service alone costs no node of the latter.
+//!
+//! Nodes count against the quota that xenstored has for us (1000), so there are no more than the three without which no frontend connects, and
+//! those of features. `physical-sector-size` is none of them: without it a frontend takes the sector's size, and blocks of 512 bytes are
+//! served like others.
 
 use xen::{GrantRef, Port};
 use xen_sys::blkif::{PAGE_SECTORS, SECTOR, VDISK_READONLY};
@@ -26,8 +30,6 @@ pub struct BlockOffer {
     pub sectors: u64,
     /// It cannot be written.
     pub read_only: bool,
-    /// Bytes that are written in one go: a hint for those who lay out filesystems. 4096 for M1's disks.
-    pub physical_sector: u32,
     /// What it can do.
     pub features: BlockFeatures,
 }
@@ -68,11 +70,6 @@ impl BlockOffer {
         features.indirect_segments = features.indirect_segments.min(MAX_INDIRECT_SEGMENTS);
         features.ring_order = features.ring_order.min(MAX_RING_ORDER);
         features.discard &= !self.read_only;
-        // blkif.h: the disk is a whole number of these, too.
-        let whole = u64::from(self.physical_sector) / SECTOR;
-        if whole == 0 || !self.sectors.is_multiple_of(whole) {
-            self.physical_sector = 512;
-        }
         self
     }
 }
@@ -81,7 +78,7 @@ impl BlockOffer {
 pub(super) type Node = (&'static str, u64);
 
 /// All of them, and `error`: changes of these are no news to us.
-pub(super) const KEYS: [&str; 17] = [
+pub(super) const KEYS: [&str; 16] = [
     "map-ring-ref",
     "map-port",
     "info-ref",
@@ -97,7 +94,6 @@ pub(super) const KEYS: [&str; 17] = [
     "sectors",
     "info",
     "sector-size",
-    "physical-sector-size",
     "error",
 ];
 
@@ -130,7 +126,7 @@ impl Offer {
 
     /// The node at `index` of those that are written before state 4.
     pub(super) fn properties(&self, index: u8) -> Option<Node> {
-        let BlockOffer { sectors, read_only, physical_sector, features } = self.block?;
+        let BlockOffer { sectors, read_only, features } = self.block?;
         let extents = [
             ("discard-granularity", PAGE_SECTORS * SECTOR),
             ("discard-alignment", 0),
@@ -146,7 +142,6 @@ impl Offer {
             ("sectors", sectors),
             ("info", if read_only { u64::from(VDISK_READONLY) } else { 0 }),
             ("sector-size", SECTOR),
-            ("physical-sector-size", u64::from(physical_sector)),
         ];
         let extents = extents.into_iter().filter(|_| features.discard);
         disk.into_iter().chain(extents).nth(usize::from(index))

@@ -1,0 +1,202 @@
+//! Answers that are held back for a moment, so that one event tells a client of many.
+//!
+//! What is in memory is answered before a client that keeps many requests under way has sent its next one. Shown at once, every answer would
+//! interrupt the client while it sends, and an event costs it more than a request. So answers are collected, up to a *goal* that follows what
+//! the client does: it is doubled from time to time, for a trial, and where no request comes for a few times as long as one usually takes,
+//! what is there is shown, and the goal is what was there. A client that has one request at a time has a goal of 1, that is, nothing is held, but for
+//! trials, which become rare. What others wait for (a flush) is shown at once with all that is held.
+//!
+//! The client sends an event at the request with which the goal is reached, and none before. That is why there is always a time, too,
+//! [`Hold::until`], at which its ring is looked at.
+
+/// Answers that are held at most, with the one that shows them.
+const MOST: u32 = 16;
+/// How long a ring is not looked at, at least and at most.
+const WAIT_MIN_NS: u64 = 20_000;
+const WAIT_MAX_NS: u64 = 2_000_000;
+/// So many times as long as the client takes from one request to the next.
+const GAPS: u64 = 4;
+/// How long an answer is held at most, whatever else comes.
+const HELD_MAX_NS: u64 = 20_000_000;
+/// Times that answers are shown between two trials: at first, at least, and at most.
+const INTERVAL: u32 = 16;
+const INTERVAL_MIN: u32 = 4;
+const INTERVAL_MAX: u32 = 1024;
+
+/// What to do with answers that the client has not seen.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Do {
+    /// Show them.
+    Show,
+    /// Look again when so many requests more have come, or at [`Hold::until`].
+    Wait(u32),
+}
+
+/// What is known of one client's requests, and what is held for it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Hold {
+    /// Answers that are shown together.
+    goal: u32,
+    /// Times that answers were shown since the last trial, and how many there are between two.
+    shown: u32,
+    interval: u32,
+    /// When the last request came, and how long one comes after the other, smoothed.
+    last_ns: u64,
+    gap_ns: u64,
+    held: Option<Held>,
+}
+
+/// Something is held.
+#[derive(Clone, Copy, Debug)]
+struct Held {
+    since: u64,
+    until: u64,
+}
+
+impl Hold {
+    pub(super) const NEW: Self =
+        Self { goal: 1, shown: 0, interval: INTERVAL, last_ns: 0, gap_ns: WAIT_MAX_NS, held: None };
+
+    /// When the ring is to be looked at, if something is held.
+    pub(super) fn until(&self) -> Option<u64> {
+        self.held.map(|held| held.until)
+    }
+
+    /// So many requests were taken.
+    pub(super) fn taken(&mut self, count: u32, now: u64) {
+        if count == 0 {
+            return;
+        }
+        let each = now.saturating_sub(self.last_ns).min(WAIT_MAX_NS) / u64::from(count);
+        self.gap_ns = (7 * self.gap_ns + each) / 8;
+        self.last_ns = now;
+        let wait = self.wait();
+        if let Some(held) = &mut self.held {
+            held.until = (now + wait).min(held.since + HELD_MAX_NS);
+        }
+    }
+
+    fn wait(&self) -> u64 {
+        (GAPS * self.gap_ns).clamp(WAIT_MIN_NS, WAIT_MAX_NS)
+    }
+
+    /// There are so many answers that the client has not seen, one of them perhaps `urgent`.
+    pub(super) fn answered(&mut self, unseen: u32, urgent: bool, now: u64) -> Do {
+        if unseen == 0 {
+            return Do::Show;
+        }
+        let trial = self.shown >= self.interval && self.goal < MOST;
+        let goal = if trial { (2 * self.goal).min(MOST) } else { self.goal };
+        if unseen >= goal {
+            self.held = None;
+            self.shown = self.shown.saturating_add(1);
+            if trial {
+                (self.goal, self.shown) = (goal, 0);
+                self.interval = (self.interval / 2).max(INTERVAL_MIN);
+            }
+            return Do::Show;
+        }
+        let held = *self.held.get_or_insert(Held { since: now, until: now + self.wait() });
+        if urgent {
+            self.held = None;
+            return Do::Show;
+        }
+        if now >= held.until {
+            self.held = None;
+            (self.goal, self.shown) = (unseen, 0);
+            self.interval = (2 * self.interval).min(INTERVAL_MAX);
+            return Do::Show;
+        }
+        Do::Wait(goal - unseen)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A client that keeps `depth` requests under way, each of which takes it so long to send, and as long as ten of them to be told; gives the
+    /// events, and the time that it took, for so many requests. Answers are there at once.
+    fn client(hold: &mut Hold, depth: u32, gap: u64, requests: u32, now: &mut u64) -> (u32, u64) {
+        let begin = *now;
+        let (mut sent, mut seen, mut unseen, mut events, mut wish) = (0_u32, 0_u32, 0_u32, 0, 1);
+        let mut untaken = 0_u32;
+        let mut polls = 0;
+        while seen < requests {
+            let looks = hold.until().is_some_and(|until| until <= *now) || untaken >= wish;
+            if looks && (untaken > 0 || unseen > 0) {
+                hold.taken(untaken, *now);
+                unseen += core::mem::take(&mut untaken);
+                match hold.answered(unseen, false, *now) {
+                    Do::Show => {
+                        (seen, events, wish) = (seen + core::mem::take(&mut unseen), events + 1, 1);
+                        *now += 10 * gap;
+                    }
+                    Do::Wait(more) => wish = more,
+                }
+            } else if sent - seen < depth {
+                (sent, untaken) = (sent + 1, untaken + 1);
+                *now += gap;
+            } else {
+                // It waits, and so does M1.
+                *now = hold.until().expect("something is held, or it has been told").max(*now);
+                polls += 1;
+                assert!(polls < 100_000, "it goes on for ever");
+            }
+        }
+        (events, *now - begin)
+    }
+
+    #[test]
+    fn one_request_at_a_time_is_answered_at_once_but_for_trials_that_become_rare() {
+        let (mut hold, mut now) = (Hold::NEW, 0);
+        let (events, took) = client(&mut hold, 1, 5_000, 10_000, &mut now);
+        assert_eq!(events, 10_000);
+        let alone = 10_000 * (5_000 + 50_000);
+        assert!(took < alone * 102 / 100, "{took} and {alone}");
+    }
+
+    #[test]
+    fn a_client_with_many_under_way_has_one_event_for_many_however_slow_it_is() {
+        for gap in [2_000, 20_000, 400_000] {
+            for (depth, most) in [(2, 2), (4, 4), (8, 8), (32, MOST), (128, MOST)] {
+                let (mut hold, mut now) = (Hold::NEW, 1 << 40);
+                let (events, took) = client(&mut hold, depth, gap, 10_000, &mut now);
+                assert!(events < 10_000 / most + 10_000 / most / 4 + 80, "{depth}: {events}");
+                let at_once = 10_000 * 11 * gap;
+                assert!(took < at_once, "{depth} at {gap}: {took} and {at_once}");
+            }
+        }
+    }
+
+    #[test]
+    fn it_follows_a_client_that_changes() {
+        let (mut hold, mut now) = (Hold::NEW, 0);
+        client(&mut hold, 32, 5_000, 1_000, &mut now);
+        assert_eq!(hold.goal, MOST);
+        client(&mut hold, 1, 5_000, 3, &mut now);
+        assert_eq!(hold.goal, 1);
+        client(&mut hold, 8, 5_000, 1_000, &mut now);
+        assert_eq!(hold.goal, 8);
+    }
+
+    #[test]
+    fn nothing_is_held_longer_than_it_may_be_and_what_is_urgent_not_at_all() {
+        let mut hold = Hold { goal: MOST, gap_ns: WAIT_MAX_NS, ..Hold::NEW };
+        hold.taken(1, 0);
+        assert_eq!(hold.answered(1, false, 0), Do::Wait(MOST - 1));
+        assert_eq!(hold.answered(2, true, 1_000), Do::Show);
+        assert_eq!(hold.until(), None);
+        // One that sends the next just before the end of the wait, again and again.
+        let mut now = 0;
+        assert_eq!(hold.answered(1, false, now), Do::Wait(MOST - 1));
+        while hold.answered(1, false, now) != Do::Show {
+            hold.taken(1, now);
+            now = hold.until().expect("it is held") - 1;
+            if hold.until() == Some(HELD_MAX_NS) {
+                now = HELD_MAX_NS;
+            }
+        }
+        assert!(now <= HELD_MAX_NS, "{now}");
+    }
+}
