@@ -6,8 +6,10 @@ mod tests;
 use std::fs::File;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use mm_proto::{FROZEN_FIRST, VolumeIdentity, disk_index};
+use rustix::fs::{CWD, RenameFlags, renameat_with};
 
 use crate::failure::{Failure, Result};
 use crate::files::failed;
@@ -25,6 +27,9 @@ const NAME: usize = 32;
 const DISKS_AT: usize = 160;
 const DISK: usize = 64;
 const DISKS: usize = 8;
+
+/// Files that this process has begun to write.
+static WRITERS: AtomicU32 = AtomicU32::new(0);
 
 /// A page's bytes.
 pub(crate) type Page = [u8; BLOCK];
@@ -263,10 +268,12 @@ impl Writer {
         if path.exists() {
             return Err(Failure::Host(format!("{}: it is there already", path.display())));
         }
+        // One of its own: two exports to the same file do not get into each other's way, and the first one to end has it.
         let mut partial = path.as_os_str().to_owned();
-        partial.push(".partial");
+        let number = WRITERS.fetch_add(1, Ordering::Relaxed);
+        partial.push(format!(".partial-{}-{number}", std::process::id()));
         let partial = PathBuf::from(partial);
-        // What a program had in memory is nobody else's business, and what lies there is of an export that was killed.
+        // What a program had in memory is nobody else's business: nothing that lies there is written to.
         let _ = std::fs::remove_file(&partial);
         let mut options = File::options();
         options.write(true).create_new(true).mode(0o600);
@@ -305,7 +312,7 @@ impl Writer {
             self.file.write_all_at(&table, BLOCK as u64)?;
             self.file.write_all_at(&self.header.encode(checksum(&table)), 0)?;
             self.file.sync_all()?;
-            std::fs::rename(&self.partial, &self.path)
+            Ok(renameat_with(CWD, &self.partial, CWD, &self.path, RenameFlags::NOREPLACE)?)
         };
         write().map_err(|error| failed(&self.path, &error))
     }

@@ -102,6 +102,19 @@ fn a_file_that_is_not_finished_is_not_there() {
 }
 
 #[test]
+fn of_two_that_write_the_same_file_the_first_to_end_has_it() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("file");
+    let [mut first, mut second] = [1, 2].map(|_| Writer::create(&path, header(1)).expect("it is new"));
+    first.add(FIRST, &page(1)).expect("written");
+    second.add(FIRST, &page(2)).expect("written");
+    second.finish().expect("whole");
+    assert!(first.finish().is_err(), "nothing is written over");
+    assert_eq!(Reader::open(&path).and_then(|file| file.page(FIRST)).expect("good"), page(2));
+    assert_eq!(std::fs::read_dir(directory.path()).expect("there").count(), 1);
+}
+
+#[test]
 fn tables_that_make_no_sense_are_refused() {
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path().join("file");
