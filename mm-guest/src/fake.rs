@@ -3,18 +3,18 @@
 //! kernel breaks one.
 
 mod frozen;
+mod lender;
+mod space;
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
 
-use mm_proto::SnapshotInfo;
-
 use crate::machine::{
-    DataDisk, DiskFailed, Exit, FrameCount, FreezeAnswer, FreezeStep, Lent, Machine, NotThere, OutOfFrames,
-    ProcessorTime, Prot, Registers, SharedMap, SharedPage, Source, VolumeError,
+    BlockDevice, Clocks, Console, DataDisk, DiskFailed, Domain, Exit, FrameCount, Frames, OutOfFrames,
+    Processor, ProcessorTime, Prot, Registers, VolumeError,
 };
-use crate::page::{UserPage, VolumePage};
+use crate::page::VolumePage;
 use frozen::FIRST;
 pub(crate) use frozen::{Frozen, FrozenPart};
 
@@ -120,7 +120,7 @@ impl Fake {
     }
 }
 
-impl Machine for Fake {
+impl Frames for Fake {
     type Frame = Frame;
 
     fn allocate(&mut self) -> Result<Frame, OutOfFrames> {
@@ -156,241 +156,9 @@ impl Machine for Fake {
     fn write_frame(&mut self, frame: &Frame, offset: usize, from: &[u8]) {
         frame.0.borrow_mut()[offset..offset + from.len()].copy_from_slice(from);
     }
+}
 
-    fn map_private(&mut self, page: UserPage, frame: Frame, prot: Prot) -> Result<(), Frame> {
-        if self.known.insert(page.0)
-            && let Some(budget) = &mut self.table_budget
-        {
-            match budget.checked_sub(1) {
-                Some(rest) => *budget = rest,
-                None => {
-                    self.known.remove(&page.0);
-                    return Err(frame);
-                }
-            }
-        }
-        let before = self.mapped.insert(page.0, Mapped::Private(frame, prot));
-        assert!(before.is_none(), "{page:?} is filled twice");
-        Ok(())
-    }
-
-    fn map_shared(&mut self, want: SharedMap, around: u64) -> u64 {
-        let (base, index) = (want.page.0 & !63, want.page.0 & 63);
-        let mut done = 0;
-        for place in (0..64).filter(|place| *place == index || around >> place & 1 == 1) {
-            let volume = want.volume.0 + place - index;
-            if !self.held.contains(&volume) {
-                continue;
-            }
-            if self.failing_maps > 0 && place == index {
-                self.failing_maps -= 1;
-                self.held.remove(&volume);
-                continue;
-            }
-            let before = self.mapped.insert(base + place, Mapped::Shared(VolumePage(volume), want.exec));
-            assert!(before.is_none(), "{:#x} is filled twice", base + place);
-            done |= 1 << place;
-        }
-        done
-    }
-
-    fn replace_shared(&mut self, shared: SharedPage, frame: Frame, prot: Prot) -> Result<(), Frame> {
-        let before = self.mapped.insert(shared.page.0, Mapped::Private(frame, prot));
-        assert!(matches!(before, Some(Mapped::Shared(volume, _)) if volume == shared.volume), "{shared:?}");
-        Ok(())
-    }
-
-    fn unmap(&mut self, pages: &[UserPage]) {
-        for page in pages {
-            let frame = self.take(*page).expect("a private page is unmapped");
-            self.release(frame);
-        }
-    }
-
-    fn unmap_shared(&mut self, pages: &[SharedPage]) {
-        for shared in pages {
-            let before = self.mapped.remove(&shared.page.0);
-            assert!(
-                matches!(before, Some(Mapped::Shared(volume, _)) if volume == shared.volume),
-                "{shared:?}"
-            );
-        }
-    }
-
-    fn take(&mut self, page: UserPage) -> Option<Frame> {
-        match self.mapped.remove(&page.0) {
-            Some(Mapped::Private(frame, _)) => Some(frame),
-            Some(Mapped::Shared(..)) => panic!("{page:?} is shared, not to be taken"),
-            None => None,
-        }
-    }
-
-    fn protect(&mut self, pages: &[UserPage], prot: Prot) {
-        for page in pages {
-            match self.mapped.get_mut(&page.0) {
-                Some(Mapped::Private(_, now)) => *now = prot,
-                _ => panic!("{page:?} is not private"),
-            }
-        }
-    }
-
-    fn copy_page(&mut self, from: UserPage, to: &Frame) {
-        let mut bytes = [0; 4096];
-        self.read_user(from.address(), &mut bytes).expect("what is copied is mapped");
-        **to.0.borrow_mut() = bytes;
-    }
-
-    fn read_user(&self, address: u64, to: &mut [u8]) -> Result<(), NotThere> {
-        let within = (address % 4096) as usize;
-        let range = within..within + to.len();
-        match self.mapped.get(&(address / 4096)) {
-            Some(Mapped::Private(frame, prot)) if *prot != Prot::None => {
-                to.copy_from_slice(&frame.0.borrow()[range])
-            }
-            Some(Mapped::Shared(page, _)) => {
-                to.copy_from_slice(&self.page(*page).expect("what is mapped is there")[range]);
-            }
-            _ => return Err(NotThere { address }),
-        }
-        Ok(())
-    }
-
-    fn write_user(&mut self, address: u64, from: &[u8]) -> Result<(), NotThere> {
-        let within = (address % 4096) as usize;
-        match self.mapped.get_mut(&(address / 4096)) {
-            Some(Mapped::Private(frame, Prot::ReadWrite | Prot::ReadWriteExec)) => {
-                frame.0.borrow_mut()[within..within + from.len()].copy_from_slice(from);
-                Ok(())
-            }
-            _ => Err(NotThere { address }),
-        }
-    }
-
-    fn lend(&mut self, page: VolumePage, _wanted: u32) -> Result<Lent, VolumeError> {
-        if self.held.contains(&page.0) {
-            return Ok(Lent::Held);
-        }
-        if self.gone {
-            return Err(VolumeError::Gone);
-        }
-        self.page(page)?;
-        self.lends += 1;
-        if self.window == 0 {
-            return Ok(Lent::CopyOnly);
-        }
-        let frozen = FIRST + self.frozen.0.borrow().pages.len() as u64;
-        let pages = if page.0 >= FIRST { frozen } else { self.volume.len() as u64 / 4096 };
-        self.held.extend(page.0..(page.0 + self.window).min(pages));
-        Ok(Lent::Granted)
-    }
-
-    fn copy_volume(&mut self, page: VolumePage, to: Frame) -> Result<Frame, (Option<Frame>, VolumeError)> {
-        if self.gone && !self.held.contains(&page.0) {
-            return Err((Some(to), VolumeError::Gone));
-        }
-        match self.page(page) {
-            Ok(bytes) => {
-                to.0.borrow_mut().copy_from_slice(&bytes);
-                Ok(to)
-            }
-            Err(error) => Err((Some(to), error)),
-        }
-    }
-
-    fn read_volume(&mut self, page: VolumePage, offset: usize, to: &mut [u8]) -> Result<(), VolumeError> {
-        let length = to.len();
-        to.copy_from_slice(&self.page(page)?[offset..offset + length]);
-        Ok(())
-    }
-
-    fn revoked(&mut self) -> Option<(VolumePage, u64)> {
-        self.revocations.pop_front()
-    }
-
-    fn revoke_done(&mut self, page: VolumePage, count: u64) {
-        let run = page.0..page.0 + count;
-        for mapped in self.mapped.values() {
-            assert!(!matches!(mapped, Mapped::Shared(volume, _) if run.contains(&volume.0)));
-        }
-        self.held.retain(|held| !run.contains(held));
-        self.revoked.push((page, count));
-    }
-
-    fn volume_identity(&self) -> mm_proto::VolumeIdentity {
-        [9; 32]
-    }
-
-    fn snapshot(&self) -> Option<SnapshotInfo> {
-        self.frozen.0.borrow().snapshot
-    }
-
-    fn freeze_ordered(&mut self) -> bool {
-        core::mem::take(&mut self.frozen.0.borrow_mut().ordered)
-    }
-
-    fn freeze_send(&mut self, step: FreezeStep<'_, Frame>) {
-        let content = |source: &Source<'_, Frame>| match source {
-            Source::Frame(frame) => **frame.0.borrow(),
-            Source::Mapped(page) => match self.mapped.get(&page.0) {
-                Some(Mapped::Private(frame, prot)) => {
-                    assert_eq!(*prot, read_only(*prot), "{page:?} may change");
-                    **frame.0.borrow()
-                }
-                _ => panic!("{page:?} is not there to be captured"),
-            },
-        };
-        let contents = match step {
-            FreezeStep::Capture(sources) => sources.iter().map(content).collect(),
-            _ => Vec::new(),
-        };
-        self.frozen.0.borrow_mut().take(&step, contents);
-    }
-
-    fn freeze_answer(&mut self) -> Option<FreezeAnswer> {
-        self.frozen.0.borrow_mut().take_answer()
-    }
-
-    fn freeze_await(&mut self) -> FreezeAnswer {
-        self.frozen.0.borrow_mut().answer.take().expect("something was sent")
-    }
-
-    fn write_protect(&mut self, pages: &mut dyn Iterator<Item = UserPage>) {
-        for page in pages {
-            match self.mapped.get_mut(&page.0) {
-                Some(Mapped::Private(_, prot)) => *prot = read_only(*prot),
-                _ => panic!("{page:?} is not private"),
-            }
-        }
-    }
-
-    fn map_ahead(&mut self, maps: &[SharedMap]) -> u64 {
-        let mut done = 0;
-        for (index, map) in maps.iter().enumerate() {
-            if self.held.contains(&map.volume.0) {
-                let before = self.mapped.insert(map.page.0, Mapped::Shared(map.volume, map.exec));
-                assert!(before.is_none(), "{:?} is filled twice", map.page);
-                done |= 1 << index;
-            }
-        }
-        done
-    }
-
-    fn touched(&self, _page: UserPage) -> bool {
-        false
-    }
-
-    fn tell_thawed(&mut self) {
-        self.frozen.0.borrow_mut().thawed += 1;
-    }
-
-    fn tell_hot(&mut self, page: u64, bitmap: mm_proto::Bitmap) {
-        self.frozen.0.borrow_mut().hot.add(page as u32, &bitmap);
-    }
-
-    fn asked_to_end(&mut self) -> bool {
-        core::mem::take(&mut self.end_asked)
-    }
-
+impl Processor for Fake {
     fn run(&mut self, registers: &mut Registers) -> Exit {
         let (exit, after) = self.script.pop_front().expect("the script goes on to the program's end");
         *registers = after;
@@ -400,6 +168,8 @@ impl Machine for Fake {
     fn processor_time(&self) -> ProcessorTime {
         ProcessorTime::default()
     }
+
+    fn set_processor_time(&mut self, _used: ProcessorTime) {}
 
     fn fpu(&self) -> [u8; 512] {
         self.fpu
@@ -417,8 +187,12 @@ impl Machine for Fake {
         self.vectors.replace(*halves).is_some()
     }
 
-    fn set_processor_time(&mut self, _used: ProcessorTime) {}
+    fn hwcap(&self) -> u64 {
+        0x0178_bfbf
+    }
+}
 
+impl Clocks for Fake {
     fn monotonic(&self) -> u64 {
         self.now
     }
@@ -438,15 +212,9 @@ impl Machine for Fake {
     fn wait(&mut self, deadline: Option<u64>) {
         self.now = deadline.expect("nothing else would end this wait").max(self.now + 1);
     }
+}
 
-    fn seed(&mut self) -> ([u8; 32], bool) {
-        ([7; 32], true)
-    }
-
-    fn hwcap(&self) -> u64 {
-        0x0178_bfbf
-    }
-
+impl Console for Fake {
     fn console_write(&mut self, bytes: &[u8]) {
         self.console.extend_from_slice(bytes);
     }
@@ -462,7 +230,9 @@ impl Machine for Fake {
     fn console_ready(&mut self) -> bool {
         !self.input.is_empty()
     }
+}
 
+impl BlockDevice for Fake {
     fn data_disk(&self) -> Option<DataDisk> {
         Some(DataDisk { blocks: self.disk.as_ref()?.len() as u64 / 4096, read_only: false })
     }
@@ -490,6 +260,16 @@ impl Machine for Fake {
 
     fn disk_discard(&mut self, _first: u64, count: u64) {
         self.disk_discarded += count;
+    }
+}
+
+impl Domain for Fake {
+    fn asked_to_end(&mut self) -> bool {
+        core::mem::take(&mut self.end_asked)
+    }
+
+    fn seed(&mut self) -> ([u8; 32], bool) {
+        ([7; 32], true)
     }
 }
 

@@ -53,8 +53,9 @@ pub use freeze::{Moving, ThawError};
 pub use fs::OpenError;
 pub use kernel::{End, Figures, Kernel, StartError};
 pub use machine::{
-    DISK_RUN, DataDisk, DiskFailed, Exit, FrameCount, FreezeAnswer, FreezeStep, Lent, Machine, NotThere,
-    OutOfFrames, ProcessorTime, Prot, Registers, SharedMap, SharedPage, Source, VolumeError,
+    AddressSpace, BlockDevice, Clocks, Console, DISK_RUN, DataDisk, DiskFailed, Domain, Exit, FrameCount,
+    Frames, FreezeAnswer, FreezeStep, Freezer, Lender, Lent, Machine, NotThere, OutOfFrames, Processor,
+    ProcessorTime, Prot, Registers, SharedMap, SharedPage, Source, VolumeError,
 };
 pub use options::{DataOption, Options};
 pub use page::{PAGE_SIZE, USER_END, USER_START, UserPage, VolumePage};

@@ -10,7 +10,7 @@ mod disk;
 mod heap;
 #[path = "image/link.rs"]
 mod link;
-#[path = "image/machine.rs"]
+#[path = "image/machine/mod.rs"]
 mod machine;
 #[path = "image/registers.rs"]
 mod registers;

@@ -1,7 +1,7 @@
 //! Freezing: the program's state of one instant goes to M1 as a snapshot, and the program goes on.
 //!
 //! In the order of what happens:
-//! 1. M1 orders it ([`Machine::freeze_ordered`]). Between two instructions of the program, or while a call waits, it *stands still*: what it has
+//! 1. M1 orders it ([`freeze_ordered`](crate::machine::Freezer::freeze_ordered)). Between two instructions of the program, or while a call waits, it *stands still*: what it has
 //!    is written down ([`Manifest`]), its pages are noted and made read-only, and M1 is told that this is the instant.
 //! 2. It goes on at once. What it writes to meanwhile moves away first (`vm/capture.rs`).
 //! 3. Step by step, between the program's traps: M1 copies the pages, is told which pages of the snapshot before are kept, gets the

@@ -3,7 +3,7 @@
 use alloc::string::String;
 use core::fmt::Write;
 
-use mm_guest::{End, Figures, Kernel, Machine, Options, StartError};
+use mm_guest::{Console, End, Figures, Freezer, Kernel, Lender, Options, StartError};
 use xen::ShutdownReason;
 use xen_rt::Boot;
 

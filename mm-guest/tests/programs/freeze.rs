@@ -4,7 +4,7 @@ use std::fs::File;
 
 use crate::prepared;
 use crate::traced::{Frozen, Traced};
-use mm_guest::{End, Kernel, Machine, Options};
+use mm_guest::{End, Frames, Kernel, Options};
 use mm_proto::SnapshotInfo;
 
 fn image() -> &'static std::path::Path {

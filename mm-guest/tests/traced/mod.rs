@@ -4,7 +4,9 @@
 //! Frames are pages of a file in memory that the process maps, shared pages are pages of the volume's image.
 
 mod frozen;
+mod lender;
 mod process;
+mod space;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fs::File;
@@ -12,8 +14,8 @@ use std::os::unix::fs::FileExt;
 use std::time::{Duration, Instant, SystemTime};
 
 use mm_guest::{
-    DataDisk, DiskFailed, Exit, FrameCount, FreezeAnswer, FreezeStep, Lent, Machine, NotThere, OutOfFrames,
-    ProcessorTime, Prot, Registers, SharedMap, SharedPage, Source, UserPage, VolumeError, VolumePage,
+    BlockDevice, Clocks, Console, DataDisk, DiskFailed, Domain, Exit, FrameCount, Frames, OutOfFrames,
+    Processor, ProcessorTime, Prot, Registers, UserPage, VolumeError, VolumePage,
 };
 use mm_proto::{FROZEN_FIRST, SnapshotInfo};
 
@@ -151,7 +153,7 @@ impl Traced {
     }
 }
 
-impl Machine for Traced {
+impl Frames for Traced {
     type Frame = Frame;
 
     fn allocate(&mut self) -> Result<Frame, OutOfFrames> {
@@ -197,256 +199,9 @@ impl Machine for Traced {
     fn write_frame(&mut self, frame: &Frame, offset: usize, from: &[u8]) {
         self.memory.write_all_at(from, frame.0 * 4096 + offset as u64).unwrap();
     }
+}
 
-    fn map_private(&mut self, page: UserPage, frame: Frame, prot: Prot) -> Result<(), Frame> {
-        let before = self.mapped.insert(page.0, Mapped::Private(frame.0, prot));
-        assert!(before.is_none(), "a page is mapped where one is: {:#x}", page.address());
-        self.tracee.map_memory(page.address(), frame.0, Self::bits(prot));
-        Ok(())
-    }
-
-    fn map_shared(&mut self, want: SharedMap, around: u64) -> u64 {
-        let (base, index) = (want.page.0 & !63, want.page.0 & 63);
-        let mut done = 0;
-        for place in (0..64).filter(|place| *place == index || around >> place & 1 == 1) {
-            let volume = VolumePage(want.volume.0 + place - index);
-            if !self.held.contains(&volume.0) {
-                continue;
-            }
-            let page = UserPage(base + place);
-            let before = self.mapped.insert(page.0, Mapped::Shared(volume));
-            assert!(before.is_none(), "a page is mapped where one is: {:#x}", page.address());
-            self.map_page(page, volume, want.exec);
-            done |= 1 << place;
-        }
-        done
-    }
-
-    fn replace_shared(&mut self, shared: SharedPage, frame: Frame, prot: Prot) -> Result<(), Frame> {
-        let page = shared.page;
-        let before = self.mapped.insert(page.0, Mapped::Private(frame.0, prot));
-        assert!(
-            matches!(before, Some(Mapped::Shared(of)) if of == shared.volume),
-            "what is replaced was shared"
-        );
-        self.tracee.map_memory(page.address(), frame.0, Self::bits(prot));
-        Ok(())
-    }
-
-    fn unmap(&mut self, pages: &[UserPage]) {
-        for page in pages {
-            let frame = self.take(*page).expect("only private pages are unmapped so");
-            self.release(frame);
-        }
-    }
-
-    fn unmap_shared(&mut self, pages: &[SharedPage]) {
-        for shared in pages {
-            let before = self.mapped.remove(&shared.page.0);
-            assert!(matches!(before, Some(Mapped::Shared(of)) if of == shared.volume), "{shared:?}");
-            self.tracee.unmap(shared.page.address());
-        }
-    }
-
-    fn take(&mut self, page: UserPage) -> Option<Frame> {
-        let Some(Mapped::Private(number, _)) = self.mapped.remove(&page.0) else { return None };
-        self.tracee.unmap(page.address());
-        Some(Frame(number))
-    }
-
-    fn protect(&mut self, pages: &[UserPage], prot: Prot) {
-        for page in pages {
-            let Some(Mapped::Private(number, now)) = self.mapped.get_mut(&page.0) else {
-                panic!("only private pages are protected");
-            };
-            *now = prot;
-            let number = *number;
-            self.tracee.map_memory(page.address(), number, Self::bits(prot));
-        }
-    }
-
-    fn copy_page(&mut self, from: UserPage, to: &Frame) {
-        let mut bytes = [0; 4096];
-        self.read_user(from.address(), &mut bytes).unwrap();
-        self.write_frame(to, 0, &bytes);
-    }
-
-    fn read_user(&self, address: u64, to: &mut [u8]) -> Result<(), NotThere> {
-        assert!(address % 4096 + to.len() as u64 <= 4096);
-        match self.mapped.get(&(address / 4096)) {
-            Some(Mapped::Private(number, prot)) if *prot != Prot::None => {
-                self.memory.read_exact_at(to, number * 4096 + address % 4096).unwrap();
-                Ok(())
-            }
-            Some(Mapped::Shared(page)) => {
-                let within = address % 4096;
-                if let Some(bytes) = self.frozen.part().page(*page) {
-                    to.copy_from_slice(&bytes[within as usize..][..to.len()]);
-                } else {
-                    self.image.read_exact_at(to, page.0 * 4096 + within).unwrap();
-                }
-                Ok(())
-            }
-            _ => Err(NotThere { address }),
-        }
-    }
-
-    fn write_user(&mut self, address: u64, from: &[u8]) -> Result<(), NotThere> {
-        assert!(address % 4096 + from.len() as u64 <= 4096);
-        match self.mapped.get(&(address / 4096)) {
-            Some(Mapped::Private(number, Prot::ReadWrite | Prot::ReadWriteExec)) => {
-                self.memory.write_all_at(from, number * 4096 + address % 4096).unwrap();
-                Ok(())
-            }
-            _ => Err(NotThere { address }),
-        }
-    }
-
-    fn lend(&mut self, page: VolumePage, _wanted: u32) -> Result<Lent, VolumeError> {
-        self.page_of(page)?;
-        if self.copy_only {
-            return Ok(Lent::CopyOnly);
-        }
-        if !self.held.insert(page.0) {
-            return Ok(Lent::Held);
-        }
-        self.requests += 1;
-        let frozen = FROZEN_FIRST + self.frozen.part().pages.len() as u64;
-        let pages = if page.0 >= FROZEN_FIRST { frozen } else { self.pages };
-        let run = page.0..(page.0 + self.window).min(pages);
-        self.held.extend(run.filter(|page| !self.unreadable.contains(page)));
-        Ok(Lent::Granted)
-    }
-
-    fn copy_volume(&mut self, page: VolumePage, to: Frame) -> Result<Frame, (Option<Frame>, VolumeError)> {
-        match self.page_of(page) {
-            Ok(bytes) => {
-                self.write_frame(&to, 0, &bytes);
-                Ok(to)
-            }
-            Err(error) => Err((Some(to), error)),
-        }
-    }
-
-    fn read_volume(&mut self, page: VolumePage, offset: usize, to: &mut [u8]) -> Result<(), VolumeError> {
-        let bytes = self.page_of(page)?;
-        to.copy_from_slice(&bytes[offset..offset + to.len()]);
-        Ok(())
-    }
-
-    fn revoked(&mut self) -> Option<(VolumePage, u64)> {
-        if self.revoke_every == 0 || !self.stops.is_multiple_of(self.revoke_every) {
-            return None;
-        }
-        self.stops += 1;
-        // Some page that is held, and its window.
-        let held = self.held.iter().nth((self.stops * 7919) as usize % self.held.len().max(1))?;
-        Some((VolumePage(held & !15), 16))
-    }
-
-    fn revoke_done(&mut self, page: VolumePage, count: u64) {
-        let run = page.0..page.0 + count;
-        for mapped in self.mapped.values() {
-            assert!(!matches!(mapped, Mapped::Shared(volume) if run.contains(&volume.0)), "still mapped");
-        }
-        self.held.retain(|held| !run.contains(held));
-        self.revocations += 1;
-    }
-
-    fn volume_identity(&self) -> mm_proto::VolumeIdentity {
-        [1; 32]
-    }
-
-    fn snapshot(&self) -> Option<SnapshotInfo> {
-        self.attached
-    }
-
-    fn freeze_ordered(&mut self) -> bool {
-        let mut part = self.frozen.part();
-        let due = part.freeze_at.is_some_and(|at| self.stops >= at);
-        if due {
-            part.freeze_at = None;
-        }
-        due
-    }
-
-    fn freeze_send(&mut self, step: FreezeStep<'_, Frame>) {
-        let mut part = self.frozen.part();
-        match step {
-            FreezeStep::Capture(sources) => {
-                let number = |source: &Source<'_, Frame>| match source {
-                    Source::Frame(frame) => frame.0,
-                    Source::Mapped(page) => match self.mapped.get(&page.0) {
-                        Some(Mapped::Private(number, prot)) => {
-                            assert!(*prot == read_only(*prot), "{page:?} may change");
-                            *number
-                        }
-                        _ => panic!("{page:?} is not there to be captured"),
-                    },
-                };
-                let read = |number: u64| {
-                    let mut bytes = [0; 4096];
-                    self.memory.read_exact_at(&mut bytes, number * 4096).unwrap();
-                    bytes
-                };
-                let contents: Vec<_> = sources.iter().map(|source| read(number(source))).collect();
-                part.captured(&contents);
-                return;
-            }
-            FreezeStep::Begin(_) => {}
-            FreezeStep::Keep(_, bitmap) => part.kept += u64::from(bitmap.count()),
-            FreezeStep::Commit(head, _) => part.heads.push(head as u32),
-            FreezeStep::Abort(_) => part.aborted += 1,
-        }
-        part.answered(FreezeAnswer::Done([0; 16]));
-    }
-
-    fn freeze_answer(&mut self) -> Option<FreezeAnswer> {
-        self.frozen.part().answer()
-    }
-
-    fn freeze_await(&mut self) -> FreezeAnswer {
-        self.frozen.part().answer_now()
-    }
-
-    fn write_protect(&mut self, pages: &mut dyn Iterator<Item = UserPage>) {
-        for page in pages {
-            let Some(Mapped::Private(_, prot)) = self.mapped.get(&page.0) else {
-                panic!("only private pages are protected");
-            };
-            self.protect(&[page], read_only(*prot));
-        }
-    }
-
-    fn map_ahead(&mut self, maps: &[SharedMap]) -> u64 {
-        let mut done = 0;
-        for (index, map) in maps.iter().enumerate() {
-            if self.held.contains(&map.volume.0) {
-                let before = self.mapped.insert(map.page.0, Mapped::Shared(map.volume));
-                assert!(before.is_none(), "a page is mapped where one is: {:#x}", map.page.address());
-                self.map_page(map.page, map.volume, map.exec);
-                done |= 1 << index;
-            }
-        }
-        done
-    }
-
-    fn touched(&self, _page: UserPage) -> bool {
-        true
-    }
-
-    fn tell_thawed(&mut self) {
-        self.frozen.part().thawed += 1;
-    }
-
-    fn tell_hot(&mut self, page: u64, bitmap: mm_proto::Bitmap) {
-        self.frozen.part().hot.add(page as u32, &bitmap);
-    }
-
-    fn asked_to_end(&mut self) -> bool {
-        false
-    }
-
+impl Processor for Traced {
     fn run(&mut self, registers: &mut Registers) -> Exit {
         assert!(Instant::now() < self.deadline, "the program takes too long");
         self.stops += 1;
@@ -460,6 +215,10 @@ impl Machine for Traced {
 
     fn processor_time(&self) -> ProcessorTime {
         self.time
+    }
+
+    fn set_processor_time(&mut self, used: ProcessorTime) {
+        self.time = used;
     }
 
     fn fpu(&self) -> [u8; 512] {
@@ -478,10 +237,12 @@ impl Machine for Traced {
         false
     }
 
-    fn set_processor_time(&mut self, used: ProcessorTime) {
-        self.time = used;
+    fn hwcap(&self) -> u64 {
+        0x178b_fbff
     }
+}
 
+impl Clocks for Traced {
     fn monotonic(&self) -> u64 {
         (self.started.elapsed().as_nanos() as u64 + 1).wrapping_add(self.offset)
     }
@@ -509,17 +270,9 @@ impl Machine for Traced {
         let left = deadline.map_or(u64::MAX, |deadline| deadline.saturating_sub(self.monotonic()));
         std::thread::sleep(Duration::from_nanos(left.min(5_000_000)));
     }
+}
 
-    fn seed(&mut self) -> ([u8; 32], bool) {
-        let mut seed = [0; 32];
-        std::io::Read::read_exact(&mut File::open("/dev/urandom").unwrap(), &mut seed).unwrap();
-        (seed, true)
-    }
-
-    fn hwcap(&self) -> u64 {
-        0x178b_fbff
-    }
-
+impl Console for Traced {
     fn console_write(&mut self, bytes: &[u8]) {
         self.console.extend_from_slice(bytes);
     }
@@ -535,7 +288,9 @@ impl Machine for Traced {
     fn console_ready(&mut self) -> bool {
         !self.input.is_empty()
     }
+}
 
+impl BlockDevice for Traced {
     fn data_disk(&self) -> Option<DataDisk> {
         let disk = self.disk.as_ref()?;
         Some(DataDisk { blocks: disk.metadata().unwrap().len() / 4096, read_only: false })
@@ -564,6 +319,18 @@ impl Machine for Traced {
     }
 
     fn disk_discard(&mut self, _first: u64, _count: u64) {}
+}
+
+impl Domain for Traced {
+    fn asked_to_end(&mut self) -> bool {
+        false
+    }
+
+    fn seed(&mut self) -> ([u8; 32], bool) {
+        let mut seed = [0; 32];
+        std::io::Read::read_exact(&mut File::open("/dev/urandom").unwrap(), &mut seed).unwrap();
+        (seed, true)
+    }
 }
 
 /// The same without writing.

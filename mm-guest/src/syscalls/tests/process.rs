@@ -155,14 +155,14 @@ fn signals_wait_while_they_are_blocked_and_come_when_they_are_not() {
     guest.kernel.memory.machine.script.extend(kill);
     for _ in 0..3 {
         let exit =
-            crate::machine::Machine::run(&mut guest.kernel.memory.machine, &mut guest.kernel.registers);
+            crate::machine::Processor::run(&mut guest.kernel.memory.machine, &mut guest.kernel.registers);
         assert_eq!(exit, Exit::Syscall);
         guest.kernel.system_call();
         guest.kernel.deliver();
         assert_ne!(guest.kernel.registers.rip, HANDLER);
     }
     assert_eq!(guest.get(BUFFER, 8), (1_u64 << 9).to_le_bytes());
-    crate::machine::Machine::run(&mut guest.kernel.memory.machine, &mut guest.kernel.registers);
+    crate::machine::Processor::run(&mut guest.kernel.memory.machine, &mut guest.kernel.registers);
     guest.kernel.system_call();
     guest.kernel.deliver();
     assert_eq!(guest.kernel.registers.rip, HANDLER);

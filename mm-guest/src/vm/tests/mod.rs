@@ -5,7 +5,7 @@ mod random;
 
 use super::*;
 use crate::fake::{Fake, Mapped};
-use crate::machine::{Prot, VolumeError};
+use crate::machine::{Lender, Prot, VolumeError};
 
 /// Pages of the test's volume.
 const VOLUME: u64 = 64;
