@@ -4,7 +4,6 @@ use proptest::prelude::*;
 use xen::GrantRef;
 use xen_sys::blkif::{PAGE_SECTORS, op};
 
-use super::stock::DISK;
 use crate::blkback::{MAX_PIECES, Operation, Piece, Request, Status};
 use crate::vbdback::{BlockFeatures, BlockOffer};
 
@@ -50,7 +49,7 @@ fn disk() -> impl Strategy<Value = BlockOffer> {
         });
     let sectors = prop_oneof![4 => Just(512_u64), 1 => any::<u64>(), 1 => Just(0)];
     (features, any::<bool>(), sectors).prop_map(|(features, read_only, sectors)| {
-        BlockOffer { features, read_only, sectors, ..DISK }.bounded()
+        BlockOffer { features, read_only, sectors }.bounded()
     })
 }
 
