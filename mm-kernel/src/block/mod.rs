@@ -29,7 +29,7 @@ use crate::volumes::VolumeFacts;
 use barrier::Part;
 pub(crate) use figures::{ALL_BOUNDS, CLIENT_BOUNDS, KINDS, Requests, Totals};
 use freeze::{FREEZING, Freezing};
-use hold::{Do, Hold};
+use hold::{Cost, Do, Hold};
 pub(crate) use image::Image;
 use job::{Job, Step};
 use write::InMemory;
@@ -140,6 +140,8 @@ pub struct Block {
     pub(crate) starved: bool,
     /// When the first of the rings is to be looked at for which answers are held.
     pub(crate) held_until: Option<u64>,
+    /// What a request takes that waits for nothing.
+    cost: Cost,
     /// Rings that broke the rules.
     pub(crate) ring_faults: u64,
     /// Of all disks that there ever were.
@@ -212,6 +214,7 @@ impl Block {
             awake: false,
             starved: false,
             held_until: None,
+            cost: Cost::NEW,
             ring_faults: 0,
             totals: Totals::NONE,
         }
@@ -377,13 +380,14 @@ impl Block {
         }
         if self.awake || self.starved {
             (self.awake, self.starved) = (false, false);
-            let mut answered = false;
+            let (mut answered, mut at_once) = (false, 0);
             for number in 0..self.jobs.len() {
                 let Some(mut job) = self.jobs[number].take() else { continue };
                 match self.step(number, &mut job, hands, now) {
                     Step::Done(status) => {
                         self.answer(&job, status, hands.clock.now_ns());
                         answered = true;
+                        at_once += u32::from(job.taken_ns == now);
                     }
                     Step::Again => {
                         (self.awake, more) = (true, true);
@@ -392,7 +396,9 @@ impl Block {
                     Step::Wait => self.jobs[number] = Some(job),
                 }
             }
-            self.show(hands.clock.now_ns());
+            let then = hands.clock.now_ns();
+            self.cost.took(at_once, then.saturating_sub(now));
+            self.show(then);
             // There is room for what was left on a ring.
             if answered && core::mem::take(&mut self.held_back) {
                 self.knocked = true;
@@ -408,7 +414,7 @@ impl Block {
         self.held_until = None;
         for disk in self.disks.iter_mut().flatten() {
             let Some(ring) = disk.ring.as_mut().filter(|ring| ring.unpublished() > 0) else { continue };
-            let wish = match disk.hold.answered(ring.unpublished(), disk.urgent, now) {
+            let wish = match disk.hold.answered(ring.unpublished(), disk.urgent, now, self.cost) {
                 Do::Show => {
                     disk.urgent = false;
                     self.totals.events += u64::from(ring.publish());
@@ -444,7 +450,7 @@ impl Block {
                 Ok(None) => {
                     // What was refused on the way has its answer.
                     self.awake |= ring.unpublished() > 0;
-                    disk.hold.taken(taken, now);
+                    disk.hold.taken(taken, now, self.cost);
                     disk.pending = ring.final_check();
                     return Ok(disk.pending);
                 }
@@ -456,7 +462,7 @@ impl Block {
                 }
             }
         }
-        disk.hold.taken(taken, now);
+        disk.hold.taken(taken, now, self.cost);
         self.held_back = true;
         Ok(false)
     }

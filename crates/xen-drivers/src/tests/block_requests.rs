@@ -48,9 +48,8 @@ fn disk() -> impl Strategy<Value = BlockOffer> {
             ring_order: 0,
         });
     let sectors = prop_oneof![4 => Just(512_u64), 1 => any::<u64>(), 1 => Just(0)];
-    (features, any::<bool>(), sectors).prop_map(|(features, read_only, sectors)| {
-        BlockOffer { features, read_only, sectors }.bounded()
-    })
+    (features, any::<bool>(), sectors)
+        .prop_map(|(features, read_only, sectors)| BlockOffer { features, read_only, sectors }.bounded())
 }
 
 /// Operation and segments, or the answer.
