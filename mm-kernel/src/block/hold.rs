@@ -23,7 +23,7 @@ const HELD_MAX: u64 = 64;
 /// Times that answers are shown between two trials: at first, at least, and at most.
 const INTERVAL: u32 = 16;
 const INTERVAL_MIN: u32 = 4;
-const INTERVAL_MAX: u32 = 1024;
+const INTERVAL_MAX: u32 = 256;
 
 /// What to do with answers that the client has not seen.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -86,6 +86,10 @@ impl Hold {
         // A pause is a pause, however long.
         let most = 2 * GAP_MAX * cost;
         self.gap_ns = (7 * self.gap_ns.min(most) + each.min(most)) / 8;
+        // Several at once: it has several under way, which a trial is to show.
+        if count > 1 {
+            self.shown = self.shown.saturating_add(self.interval / 4);
+        }
         self.last_ns = now;
         let wait = GAPS * self.gap_ns;
         if let Some(held) = &mut self.held {
@@ -202,6 +206,19 @@ mod tests {
             held += u32::from(hold.answered(1, false, now, COST) != Do::Show);
         }
         assert!(held < 20, "{held}");
+    }
+
+    #[test]
+    fn several_requests_at_once_call_for_a_trial() {
+        let (mut hold, mut now) = (Hold::NEW, 0);
+        client(&mut hold, 1, 2_000, 5_000, &mut now);
+        assert_eq!((hold.goal, hold.interval), (1, INTERVAL_MAX));
+        for _ in 0..8 {
+            now += 4_000;
+            hold.taken(2, now, COST);
+            let _ = hold.answered(2, false, now, COST);
+        }
+        assert!(hold.goal >= 2, "{hold:?}");
     }
 
     #[test]
