@@ -87,6 +87,49 @@ fn what_was_written_is_read() {
 }
 
 #[test]
+fn files_of_version_1_are_read_and_those_of_others_are_not() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("file");
+    let bare = Header { disks: Vec::new(), ..header(1) };
+    said(&path, &bare, &[(FIRST, checksum(&[0; BLOCK]))]);
+    let mut bytes = std::fs::read(&path).expect("there");
+    for version in [0, 1, 2, 3] {
+        let mut block: Page = bytes[..BLOCK].try_into().expect("a block");
+        put(&mut block, 12, version);
+        put(&mut block, 8, 0);
+        let sum = checksum(&block);
+        put(&mut block, 8, sum);
+        bytes[..BLOCK].copy_from_slice(&block);
+        std::fs::write(&path, &bytes).expect("written");
+        let header = Reader::open(&path).ok().map(|file| file.header);
+        assert_eq!(header, [1, 2].contains(&version).then(|| bare.clone()), "{version}");
+    }
+}
+
+#[test]
+fn disks_that_make_no_sense_are_refused() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("file");
+    let index = |levels| Some(Index { root: FIRST, levels, count: 1 });
+    let disk = Disk { devid: 51728, over: [5; 32], blocks: 1024, index: index(1) };
+    let rows = [(FIRST, checksum(&[0; BLOCK]))];
+    let opens = |disks: Vec<Disk>| {
+        said(&path, &Header { disks, ..header(1) }, &rows);
+        Reader::open(&path).map(|file| file.header.disks.len())
+    };
+    assert_eq!(opens(vec![disk.clone(); 8]).expect("eight can be"), 8);
+    for wrong in [
+        Disk { index: index(0), ..disk.clone() },
+        Disk { index: index(2), ..disk.clone() },
+        Disk { index: index(u32::MAX), ..disk.clone() },
+        Disk { blocks: 1 << 40, ..disk.clone() },
+    ] {
+        let why = opens(vec![wrong]).expect_err("it is refused").to_string();
+        assert!(why.ends_with("its disks make no sense"), "{why}");
+    }
+}
+
+#[test]
 fn a_file_that_is_not_finished_is_not_there() {
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path().join("file");
