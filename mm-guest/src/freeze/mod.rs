@@ -72,6 +72,10 @@ impl<M: Machine> Kernel<M> {
         if self.memory.machine.freeze_ordered() {
             self.freeze_wanted = true;
         }
+        // Every trap comes by here: where there is no freeze, not even the place for one is moved.
+        if self.freezing.is_none() {
+            return;
+        }
         while let Some(mut freezing) = self.freezing.take() {
             match self.freeze_step(&mut freezing) {
                 Ok(Progress::Waits) => {
