@@ -62,6 +62,10 @@ fn free_mib(bed: &Bed) -> i64 {
 
 #[test]
 fn clients_that_are_destroyed_while_they_fault_leave_nothing_behind() {
+    // Of the many below every fourth is, every time.
+    if !full::wanted() {
+        return;
+    }
     let bed = Bed::get();
     let m1 = bed.m1("window=1");
     let before = m1.metrics().expect("/metrics");
