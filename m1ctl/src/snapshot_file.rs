@@ -6,10 +6,9 @@ mod tests;
 use std::fs::File;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, Ordering};
 
 use mm_proto::{FROZEN_FIRST, VolumeIdentity, disk_index};
-use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::fs::{CWD, FlockOperation, OFlags, RenameFlags, flock, renameat_with};
 
 use crate::failure::{Failure, Result};
 use crate::files::failed;
@@ -27,9 +26,6 @@ const NAME: usize = 32;
 const DISKS_AT: usize = 160;
 const DISK: usize = 64;
 const DISKS: usize = 8;
-
-/// Files that this process has begun to write.
-static WRITERS: AtomicU32 = AtomicU32::new(0);
 
 /// A page's bytes.
 pub(crate) type Page = [u8; BLOCK];
@@ -94,7 +90,7 @@ impl Disk {
     fn decode(block: &Page, at: usize) -> Option<Self> {
         let [devid, root, levels, count] = [0, 4, 8, 12].map(|word| get(block, at + word));
         let index = (root != 0).then_some(Index { root, levels, count });
-        let blocks = u64::from(get(block, at + 16)) | u64::from(get(block, at + 20)) << 32;
+        let blocks = get_long(block, at + 16);
         let mut over = [0; 32];
         over.copy_from_slice(&block[at + 24..at + 56]);
         let needed = u32::try_from(blocks).ok().and_then(disk_index::levels)?;
@@ -153,7 +149,7 @@ impl Header {
             over: [0; 32],
             head: get(block, 64),
             pages: get(block, 68),
-            ordered: u64::from(get(block, 80)) | u64::from(get(block, 84)) << 32,
+            ordered: get_long(block, 80),
             name: text(88).ok_or("its name is none")?,
             volume: text(124).ok_or("its volume's name is none")?,
             disks: Vec::new(),
@@ -186,6 +182,10 @@ fn put(block: &mut [u8], at: usize, word: u32) {
 
 fn get(block: &[u8], at: usize) -> u32 {
     u32::from_le_bytes([block[at], block[at + 1], block[at + 2], block[at + 3]])
+}
+
+fn get_long(block: &[u8], at: usize) -> u64 {
+    u64::from(get(block, at)) | u64::from(get(block, at + 4)) << 32
 }
 
 /// A file whose header and table are good.
@@ -268,16 +268,25 @@ impl Writer {
         if path.exists() {
             return Err(Failure::Host(format!("{}: it is there already", path.display())));
         }
-        // One of its own: two exports to the same file do not get into each other's way, and the first one to end has it.
         let mut partial = path.as_os_str().to_owned();
-        let number = WRITERS.fetch_add(1, Ordering::Relaxed);
-        partial.push(format!(".partial-{}-{number}", std::process::id()));
+        partial.push(".partial");
         let partial = PathBuf::from(partial);
-        // What a program had in memory is nobody else's business: nothing that lies there is written to.
+        let free = |file: &File| flock(file, FlockOperation::NonBlockingLockExclusive).is_ok();
+        let busy = || Failure::Host(format!("{}: another export writes it", partial.display()));
+        // What lies there is of an export that was killed, or of one that goes on. What a program had in memory is nobody else's business: it is
+        // not written to.
+        let mut options = File::options();
+        let there = options.read(true).custom_flags(OFlags::NOFOLLOW.bits().cast_signed()).open(&partial);
+        if there.is_ok_and(|there| !free(&there)) {
+            return Err(busy());
+        }
         let _ = std::fs::remove_file(&partial);
         let mut options = File::options();
         options.write(true).create_new(true).mode(0o600);
         let file = options.open(&partial).map_err(|error| failed(&partial, &error))?;
+        if !free(&file) {
+            return Err(busy());
+        }
         Ok(Self { path: path.to_owned(), partial, file, header, rows: Vec::new() })
     }
 

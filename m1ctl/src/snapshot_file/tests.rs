@@ -145,16 +145,19 @@ fn a_file_that_is_not_finished_is_not_there() {
 }
 
 #[test]
-fn of_two_that_write_the_same_file_the_first_to_end_has_it() {
+fn one_at_a_time_writes_a_file_and_what_a_killed_one_left_is_in_nobodys_way() {
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path().join("file");
-    let [mut first, mut second] = [1, 2].map(|_| Writer::create(&path, header(1)).expect("it is new"));
+    std::fs::write(directory.path().join("file.partial"), "left").expect("written");
+    let mut first = Writer::create(&path, header(1)).expect("it is new");
+    let Err(Failure::Host(why)) = Writer::create(&path, header(1)) else { panic!("one writes it") };
+    assert!(why.ends_with("another export writes it"), "{why}");
     first.add(FIRST, &page(1)).expect("written");
-    second.add(FIRST, &page(2)).expect("written");
-    second.finish().expect("whole");
+    // Whoever puts a file there meanwhile keeps it.
+    std::fs::write(&path, "mine").expect("written");
     assert!(first.finish().is_err(), "nothing is written over");
-    assert_eq!(Reader::open(&path).and_then(|file| file.page(FIRST)).expect("good"), page(2));
-    assert_eq!(std::fs::read_dir(directory.path()).expect("there").count(), 1);
+    assert_eq!(std::fs::read(&path).expect("there"), b"mine");
+    assert_eq!(std::fs::read_dir(directory.path()).expect("there").count(), 1, "nothing else is left");
 }
 
 #[test]

@@ -97,11 +97,8 @@ impl Hold {
         }
     }
 
-    /// There are so many answers that the client has not seen, one of them perhaps `urgent`.
+    /// There are so many answers that the client has not seen, at least one, and one of them perhaps `urgent`.
     pub(super) fn answered(&mut self, unseen: u32, urgent: bool, now: u64, Cost(cost): Cost) -> Do {
-        if unseen == 0 {
-            return Do::Show;
-        }
         if self.gap_ns > GAP_MAX * cost {
             (self.goal, self.shown, self.held) = (1, 0, None);
             return Do::Show;
@@ -117,12 +114,12 @@ impl Hold {
             }
             return Do::Show;
         }
-        let until = now + GAPS * self.gap_ns;
-        let held = *self.held.get_or_insert(Held { since: now, until });
         if urgent {
             self.held = None;
             return Do::Show;
         }
+        let until = now + GAPS * self.gap_ns;
+        let held = *self.held.get_or_insert(Held { since: now, until });
         if now >= held.until {
             self.held = None;
             (self.goal, self.shown) = (unseen, 0);

@@ -138,7 +138,7 @@ pub(super) fn step(
     }
     let ahead = *job.ahead.get_or_insert(disk.ahead);
     // First everything that is not there is asked for.
-    let (mut waits, mut starved) = (false, false);
+    let (mut waits, mut starved, mut of_base) = (false, false, false);
     for (_, piece) in request.pieces().enumerate().filter(|(number, _)| !job.is_done(*number)) {
         let source = match locate(disk, memory, piece.disk_page, hands) {
             Located::At(source) => source,
@@ -153,6 +153,7 @@ pub(super) fn step(
             }
             Located::Nowhere => return Ok(Step::Done(Status::Error)),
         };
+        of_base |= source.volume == disk.base;
         let there = hands.engine.resident(source.volume, source.page).is_some();
         if first {
             totals.looked(there);
@@ -169,7 +170,7 @@ pub(super) fn step(
             Wanted::Failed => return Ok(Step::Done(Status::Error)),
         }
     }
-    if first && ahead > 0 {
+    if first && ahead > 0 && of_base {
         keep_ahead(disk.base, blocks.end, ahead, hands);
     }
     // Then what is there is copied: nothing in between takes a frame from anybody.

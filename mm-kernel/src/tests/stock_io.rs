@@ -176,3 +176,24 @@ fn a_guest_with_many_requests_under_way_has_one_event_for_many_answers() {
     assert_eq!((world.read_block(stock, 3), world.m1.block.held_until), (9, None));
     assert_eq!(world.figures().bugs, 0);
 }
+
+#[test]
+fn who_reads_in_sequence_waits_once_and_what_lies_over_the_base_has_nothing_read_ahead() {
+    let (mut world, stock) = world("");
+    let before = world.m1.block.totals().misses;
+    for block in 0..40 {
+        assert!(world.shows_base(stock, block, 0));
+    }
+    assert_eq!(world.m1.block.totals().misses - before, 1, "the others were on their way");
+
+    // All of this is its own.
+    let (mut world, stock) = self::world("");
+    for block in 0..20 {
+        assert_eq!(world.write_block(stock, block, 7), OKAY);
+    }
+    let read = world.m1.engine.counters().pages_read;
+    for block in 0..20 {
+        assert_eq!(world.read_block(stock, block), 7);
+    }
+    assert_eq!(world.m1.engine.counters().pages_read, read);
+}
