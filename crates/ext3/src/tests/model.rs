@@ -104,8 +104,6 @@ pub(super) struct Pair {
     numbers: BTreeMap<usize, Ino>,
     /// Held open.
     held: Vec<usize>,
-    /// What was there at each sync, and how much of the history was written by then.
-    pub(super) synced: Vec<(usize, Model)>,
     second: u64,
 }
 
@@ -116,15 +114,7 @@ impl Pair {
         disk.history = Some(Vec::new());
         let numbers = BTreeMap::from([(0, ROOT), (1, Ino(11))]);
         let model = Model::new();
-        Self {
-            synced: vec![(0, model.clone())],
-            model,
-            fs,
-            disk,
-            numbers,
-            held: Vec::new(),
-            second: 1_700_000_000,
-        }
+        Self { model, fs, disk, numbers, held: Vec::new(), second: 1_700_000_000 }
     }
 
     fn pick(&self, number: usize, wanted: impl Fn(&Node) -> bool) -> Option<usize> {
@@ -162,8 +152,6 @@ impl Pair {
 
     pub(super) fn sync(&mut self) {
         self.fs.sync(&mut self.disk).unwrap();
-        let at = self.disk.history.as_ref().map_or(0, Vec::len);
-        self.synced.push((at, self.model.clone()));
     }
 
     pub(super) fn make(&mut self, call: &Call) {
