@@ -8,6 +8,7 @@ use mm_http::{Connection as HttpConnection, NetMemory};
 use smoltcp::iface::SocketStorage;
 use xen::grant::RefPool;
 use xen::{ForeignPages, PageWords, Virq};
+use xen_drivers::blkfront::PoolPage;
 use xen_drivers::netfront::NetFront;
 use xen_drivers::vbdback::{Slot, VbdBackend};
 use xen_drivers::{Frame, Platform};
@@ -20,7 +21,7 @@ use crate::block::{Block, BlockMemory, RING_ORDER};
 use crate::config::{Config, Problem, Reason};
 use crate::control::{Control, TEXT_BYTES, TEXT_BYTES_PER_CLIENT, WINDOW_PAGES, Window};
 use crate::devices::{DeviceMemory, Devices};
-use crate::disks::{Disk, devid};
+use crate::disks::{Disk, devid, disk_pool};
 use crate::lending::Lending;
 use crate::m1::{M1, Network};
 use crate::overlays::{self, Opened, Overlays, Waiter};
@@ -216,7 +217,9 @@ fn places(memory: &mut BootMemory, platform: Platform, config: &Config, disks_pr
         if let Some(devid) = devid {
             let frames = (frame(memory), frame(memory), frame(memory));
             let (Some(ring), Some(first), Some(info)) = frames else { fatal("memory: disks") };
-            disks[index] = disk(memory, platform, devid, ring, first);
+            // One more may be the store's.
+            let pool = disk_pool(memory, places + 1);
+            disks[index] = disk(memory, platform, devid, (ring, first), pool);
             infos[index] = Some(info);
         }
         // As many as the configuration has.
@@ -230,10 +233,10 @@ fn disk(
     memory: &mut BootMemory,
     platform: Platform,
     devid: u32,
-    ring: Frame,
-    first: Frame,
+    (ring, first): (Frame, Frame),
+    pool: &'static mut [PoolPage],
 ) -> Option<&'static mut Disk> {
-    memory.place(Disk::new(platform, devid, ring, first))
+    memory.place(Disk::new(platform, devid, ring, first, pool))
 }
 
 #[inline(never)]
@@ -407,7 +410,7 @@ fn open_store(
         events: boot.events,
         clock: boot.clock,
     };
-    let opened = overlays::open(&mut waiter, &mut boot.memory, platform, devid);
+    let opened = overlays::open(&mut waiter, &mut boot.memory, platform, devid, config.places() + 1);
     boot.events.set_pending(xenstore_port);
     match opened {
         Ok(opened) => Some(opened),

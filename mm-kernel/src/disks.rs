@@ -1,8 +1,10 @@
 //! M1's own disks: each configured volume's `blkfront`, the reads that are under way on it, and how it becomes a volume.
 
 use mm_engine::{FrameId, Read};
-use xen_drivers::blkfront::{BlkFront, Completion, Health, MAX_REQUESTS, Operation, SubmitError};
+use xen_drivers::blkfront::{BlkFront, Completion, Health, MAX_REQUESTS, Operation, PoolPage, SubmitError};
 use xen_drivers::{Frame, Platform};
+
+use xen_rt::BootMemory;
 
 use crate::lending::Lending;
 use crate::volumes::VolumeState;
@@ -11,6 +13,9 @@ use crate::volumes::VolumeState;
 const PAGE_SECTORS: u64 = 8;
 /// Token of the read that identifies a volume.
 const IDENTIFY: u64 = u64::MAX;
+/// Pages of a disk's pool at most, and of all disks' together: each needs a grant reference, too.
+const POOL: usize = 128;
+const POOLS: usize = 1024;
 /// How long reads wait for a disk whose backend has gone. Then they fail, until it is back: no program waits for ever.
 const PATIENCE_NS: u64 = 10_000_000_000;
 
@@ -59,9 +64,15 @@ pub enum DiskEvent {
 impl Disk {
     /// The disk `device/vbd/<devid>`.
     #[must_use]
-    pub fn new(platform: Platform, devid: u32, ring: Frame, first: Frame) -> Self {
+    pub fn new(
+        platform: Platform,
+        devid: u32,
+        ring: Frame,
+        first: Frame,
+        pool: &'static mut [PoolPage],
+    ) -> Self {
         Self {
-            front: BlkFront::new(platform, devid, ring),
+            front: BlkFront::new(platform, devid, ring, pool),
             reads: [const { None }; MAX_REQUESTS],
             waiting: heapless::Deque::new(),
             first,
@@ -135,7 +146,7 @@ impl Disk {
                     self.identified = Identified::Refused;
                     return Some(DiskEvent::Unusable(VolumeState::BadSize));
                 }
-                if self.front.submit(Operation::Read, 0, &[self.first.mfn], IDENTIFY).is_ok() {
+                if self.front.submit(Operation::Read, 0, &[self.first], IDENTIFY).is_ok() {
                     self.identified = Identified::Asked;
                 }
             }
@@ -169,11 +180,11 @@ impl Disk {
             && let Some(read) = self.waiting.front()
         {
             let Some(slot) = self.reads.iter().position(Option::is_none) else { break };
-            let mut frames: heapless::Vec<xen::Mfn, { mm_engine::READ_RUN }> = heapless::Vec::new();
+            let mut frames: heapless::Vec<Frame, { mm_engine::READ_RUN }> = heapless::Vec::new();
             for FrameId(frame) in &read.frames {
-                if let Some((_, mfn)) = lending.frame(FrameId(*frame)) {
+                if let Some((words, mfn)) = lending.frame(FrameId(*frame)) {
                     // As long as the read's own list.
-                    let _ = frames.push(mfn);
+                    let _ = frames.push(Frame { words, mfn });
                 }
             }
             let sector = read.page.saturating_mul(PAGE_SECTORS);
@@ -224,6 +235,15 @@ impl Disk {
         }
         Some(DiskEvent::Read(read, outcome))
     }
+}
+
+/// Pages for a disk whose backend keeps them: 512 KiB for each of `disks`, less where those are many or M1's memory is small, none where
+/// it is full. Without them the backend maps and unmaps pages for every request.
+pub(crate) fn disk_pool(memory: &mut BootMemory, disks: usize) -> &'static mut [PoolPage] {
+    let count = (POOLS / disks.max(1)).min(POOL).min(memory.free_pages() / 64);
+    let pages = memory.pages(count).unwrap_or_default();
+    let page = |index| PoolPage::new(Frame { words: &pages[index], mfn: xen_rt::mfn_of(&pages[index]) });
+    memory.slice_with(pages.len(), page).unwrap_or_default()
 }
 
 /// The device number of a disk's name: `xvda` to `xvdp`, with a partition number or without

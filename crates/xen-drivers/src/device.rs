@@ -45,7 +45,7 @@ pub(crate) enum Side {
 }
 
 /// Keys of one driver at most.
-const KEYS: usize = 6;
+pub(crate) const MOST_KEYS: usize = 7;
 
 /// Calls of [`FrontDevice::advance`] in one turn of a driver: an event, what follows from it, and the next request.
 pub(crate) const EVENTS_A_TURN: usize = 4;
@@ -91,7 +91,7 @@ pub(crate) struct FrontDevice {
     machine: Frontend,
     event: Option<DeviceEvent>,
     keys: &'static [(Side, &'static str)],
-    values: [Option<Value>; KEYS],
+    values: [Option<Value>; MOST_KEYS],
     writes: Deque<(&'static str, Value), 10>,
 }
 
@@ -113,7 +113,7 @@ impl FrontDevice {
             machine: Frontend::new(),
             event: None,
             keys,
-            values: [const { None }; KEYS],
+            values: [const { None }; MOST_KEYS],
             writes: Deque::new(),
         };
         // The classes are short words of this crate.

@@ -1,5 +1,6 @@
 mod blk;
 mod blk_hostile;
+mod blk_pool;
 mod block_door;
 mod block_io;
 mod block_requests;

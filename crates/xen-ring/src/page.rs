@@ -129,6 +129,13 @@ impl PageWords {
         }
     }
 
+    /// Makes the first `bytes` of this page those of `other`: whole words, and a page at most.
+    pub fn copy_start(&self, other: &Self, bytes: usize) {
+        for (to, from) in self.0.iter().zip(&other.0).take(bytes / 4) {
+            to.store(from.load(Ordering::Relaxed), Ordering::Relaxed);
+        }
+    }
+
     fn bytes(&self, index: usize) -> [u8; 4] {
         self.0[index].load(Ordering::Relaxed).to_ne_bytes()
     }

@@ -48,7 +48,7 @@ impl Disk {
         let ring = Frame { words, mfn: xen_rt::mfn_of(words) };
         let platform =
             Platform { hypervisor: boot.hypervisor, events: boot.events, grants: boot.grants, refs: &REFS };
-        let front = boot.memory.place(BlkFront::new(platform, DEVICE, ring)).ok_or_else(room)?;
+        let front = boot.memory.place(BlkFront::new(platform, DEVICE, ring, &mut [])).ok_or_else(room)?;
         let pages = boot.memory.pages(DISK_RUN).ok_or_else(room)?;
         let mut disk = Self {
             front,
@@ -149,7 +149,8 @@ impl Disk {
         first: u64,
         count: usize,
     ) -> Result<(), DiskFailed> {
-        let frames: Vec<xen::Mfn, DISK_RUN> = self.pages.iter().take(count).map(xen_rt::mfn_of).collect();
+        let frame = |words| Frame { words, mfn: xen_rt::mfn_of(words) };
+        let frames: Vec<Frame, DISK_RUN> = self.pages.iter().take(count).map(frame).collect();
         self.requests(store, count.div_ceil(MAX_PAGES), |front, _, number| {
             let start = number * MAX_PAGES;
             let part = frames.get(start..count.min(start + MAX_PAGES)).unwrap_or_default();

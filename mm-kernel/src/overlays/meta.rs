@@ -28,7 +28,7 @@ impl Overlays {
         for place in 0..self.meta.len() {
             let Some(meta) = self.meta[place].as_mut().filter(|meta| !meta.sent) else { continue };
             let token = io::META | place as u64;
-            let frame = [self.meta_frames[place].mfn];
+            let frame = [self.meta_frames[place]];
             let submitted = match meta.block {
                 Some(block) => self.front.submit(Operation::Write, u64::from(block) * 8, &frame, token),
                 // A backend without flushes writes through.

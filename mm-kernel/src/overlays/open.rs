@@ -9,13 +9,14 @@ use mm_engine::VolumeId;
 use mm_store::{
     BLOCK, Geometry, Memory, OpenError, Page, Reading, Recovery, Store, TableSizes, format_block, probe,
 };
-use xen::{Clock, Events, Hypervisor, Mfn, PageWords, Port};
+use xen::{Clock, Events, Hypervisor, PageWords, Port};
 use xen_drivers::blkfront::{BlkFront, Health, MAX_PAGES, MAX_REQUESTS, Operation};
 use xen_drivers::{Frame, Platform};
 use xen_rt::BootMemory;
 use xenstore::Connection;
 
 use super::{META, Overlays, WRITES};
+use crate::disks::disk_pool;
 
 /// For connecting, and for each request.
 const PATIENCE_NS: u64 = 20_000_000_000;
@@ -104,7 +105,7 @@ impl Waiter<'_> {
         front: &mut BlkFront,
         operation: Operation,
         block: u32,
-        pages: &[Mfn],
+        pages: &[Frame],
     ) -> Result<(), OpenFailed> {
         let submitted = front.submit(operation, u64::from(block) * 8, pages, 0);
         submitted.map_err(|_| OpenFailed::NoDisk)?;
@@ -121,7 +122,7 @@ impl Waiter<'_> {
     }
 }
 
-/// Opens the store on the disk `device/vbd/<devid>`. Not inlined, for its stack.
+/// Opens the store on the disk `device/vbd/<devid>`, one of `disks` that M1 has. Not inlined, for its stack.
 ///
 /// # Errors
 /// [`OpenFailed`].
@@ -131,11 +132,13 @@ pub(crate) fn open(
     memory: &mut BootMemory,
     platform: Platform,
     devid: u32,
+    disks: usize,
 ) -> Result<Opened, OpenFailed> {
     let none = || OpenFailed::Memory(1);
     let start = waiter.clock.now_ns();
     let ring = frame(memory).ok_or_else(none)?;
-    let front = memory.place(BlkFront::new(platform, devid, ring)).ok_or_else(none)?;
+    let pool = disk_pool(memory, disks);
+    let front = memory.place(BlkFront::new(platform, devid, ring, pool)).ok_or_else(none)?;
     let words = memory.pages(RUN).ok_or_else(none)?;
     let pages = memory.slice::<Page>(RUN, [0; BLOCK]).ok_or_else(none)?;
     if !waiter.wait(front, |front| front.health() == Health::Connected) {
@@ -155,7 +158,7 @@ pub(crate) fn open(
             for which in [0, 1] {
                 format_block(geometry, uuid.to_le_bytes(), which, first);
                 let _ = words[0].write(0, first);
-                waiter.request(front, Operation::Write, which, &[xen_rt::mfn_of(&words[0])])?;
+                waiter.request(front, Operation::Write, which, &[framed(&words[0])])?;
             }
             log::info!("store: a blank disk of {} MiB is formatted", blocks / 256);
             geometry
@@ -202,15 +205,15 @@ pub(crate) fn open(
 fn read(
     waiter: &mut Waiter<'_>,
     front: &mut BlkFront,
-    words: &[PageWords],
+    words: &'static [PageWords],
     pages: &mut [Page],
     reading: Reading,
 ) -> Result<usize, OpenFailed> {
     let count = (reading.blocks as usize).min(words.len());
-    let mut frames: heapless::Vec<Mfn, RUN> = heapless::Vec::new();
+    let mut frames: heapless::Vec<Frame, RUN> = heapless::Vec::new();
     for page in &words[..count] {
         // As many as there are pages.
-        let _ = frames.push(xen_rt::mfn_of(page));
+        let _ = frames.push(framed(page));
     }
     waiter.request(front, Operation::Read, reading.block, &frames)?;
     for (page, words) in pages.iter_mut().zip(&words[..count]) {
@@ -269,9 +272,12 @@ impl Opened {
     }
 }
 
+fn framed(words: &'static PageWords) -> Frame {
+    Frame { words, mfn: xen_rt::mfn_of(words) }
+}
+
 fn frame(memory: &mut BootMemory) -> Option<Frame> {
-    let words = memory.page()?;
-    Some(Frame { words, mfn: xen_rt::mfn_of(words) })
+    Some(framed(memory.page()?))
 }
 
 fn tables(memory: &mut BootMemory, sizes: &TableSizes) -> Option<Memory<'static>> {

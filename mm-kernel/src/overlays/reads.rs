@@ -2,7 +2,7 @@
 
 use mm_engine::{Read, ReadFailed};
 use mm_store::{BLOCK, DiskBlock, Found, crc32c};
-use xen::Mfn;
+use xen_drivers::Frame;
 use xen_drivers::blkfront::{Completion, MAX_PAGES, Operation, SubmitError};
 
 use super::{Overlays, io};
@@ -20,11 +20,11 @@ impl Overlays {
     pub(super) fn send_reads(&mut self, hands: &mut Hands<'_>) {
         while let Some(read) = self.waiting_reads.front() {
             let Some(place) = self.reads.iter().position(Option::is_none) else { break };
-            let mut frames: heapless::Vec<Mfn, MAX_PAGES> = heapless::Vec::new();
+            let mut frames: heapless::Vec<Frame, MAX_PAGES> = heapless::Vec::new();
             for frame in &read.frames {
-                if let Some((_, mfn)) = hands.lending.frame(*frame) {
+                if let Some((words, mfn)) = hands.lending.frame(*frame) {
                     // As long as the read's own list.
-                    let _ = frames.push(mfn);
+                    let _ = frames.push(Frame { words, mfn });
                 }
             }
             let Some(first) = self.first_block(read) else {

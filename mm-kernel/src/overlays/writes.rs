@@ -1,7 +1,7 @@
 //! Runs of blocks that clients write.
 
 use mm_store::{IoFailed, OverlayId};
-use xen::Mfn;
+use xen_drivers::Frame;
 use xen_drivers::blkfront::{Completion, MAX_PAGES, Operation, SubmitError};
 
 use super::{Asker, Overlays, Run, WAITING, io};
@@ -81,11 +81,11 @@ impl Overlays {
     pub(super) fn send_writes(&mut self, hands: &mut Hands<'_>) {
         while let Some(run) = self.waiting_writes.front() {
             let Some(place) = self.writes.iter().position(Option::is_none) else { break };
-            let mut frames: heapless::Vec<Mfn, MAX_PAGES> = heapless::Vec::new();
+            let mut frames: heapless::Vec<Frame, MAX_PAGES> = heapless::Vec::new();
             for block in &run.blocks {
-                if let Some((_, mfn)) = hands.lending.frame(block.frame) {
+                if let Some((words, mfn)) = hands.lending.frame(block.frame) {
                     // As long as the run.
-                    let _ = frames.push(mfn);
+                    let _ = frames.push(Frame { words, mfn });
                 }
             }
             let first = run.blocks.first().map_or(0, |block| u64::from(block.place.disk.0));

@@ -1,6 +1,6 @@
 //! A block backend in another domain: maps M1's ring and pages, and puts there what the disk holds.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::string::ToString;
 use std::vec::Vec;
 
@@ -23,6 +23,9 @@ pub(crate) struct Disk {
     pages: u64,
     pub(crate) devid: u32,
     ring: Option<(Back<28, 4>, Mapped, Port)>,
+    /// Knows persistent grants, as every other disk does, and keeps these.
+    persistent: bool,
+    kept: BTreeMap<u32, Mapped>,
     /// Pages that cannot be read.
     pub(crate) bad: BTreeSet<u64>,
     /// Takes no requests for now.
@@ -80,6 +83,8 @@ impl Disk {
             pages,
             devid,
             ring: None,
+            persistent: (devid / 16).is_multiple_of(2),
+            kept: BTreeMap::new(),
             bad: BTreeSet::new(),
             stalled: true,
             reads: Vec::new(),
@@ -93,6 +98,7 @@ impl Disk {
             ("sector-size", "512"),
             ("info", info),
             ("feature-flush-cache", "1"),
+            ("feature-persistent", if disk.persistent { "1" } else { "0" }),
         ] {
             store.set(&std::format!("{back}/{key}"), value);
         }
@@ -156,7 +162,9 @@ impl Disk {
         let front = std::format!("/local/domain/{}/device/vbd/{}", m1.0, self.devid);
         assert_eq!(store.get(&std::format!("{front}/state")).as_deref(), Some("6"), "M1 has closed");
         let (_, ring, port) = self.ring.take().expect("it was connected");
-        dom0.unmap(ring).expect("mapped");
+        for mapped in core::mem::take(&mut self.kept).into_values().chain([ring]) {
+            dom0.unmap(mapped).expect("mapped");
+        }
         dom0.evtchn_close(port).expect("bound");
         store.remove(&self.back(dom0.id(), m1));
         store.remove(&front);
@@ -177,8 +185,11 @@ impl Disk {
                 status = 0xffff;
                 continue;
             }
-            let access = if operation == 1 { Access::ReadOnly } else { Access::ReadWrite };
-            let to = dom0.map(m1, GrantRef(segment[0]), access).expect("M1 granted its page");
+            let write = operation == 1 && !self.persistent;
+            let access = if write { Access::ReadOnly } else { Access::ReadWrite };
+            let kept = self.kept.remove(&segment[0]);
+            let to = kept
+                .unwrap_or_else(|| dom0.map(m1, GrantRef(segment[0]), access).expect("M1 granted its page"));
             let place = usize::try_from(page).expect("a small disk");
             for index in 0..WORDS {
                 match &mut self.blocks {
@@ -187,7 +198,11 @@ impl Disk {
                     None => to.words().store(index, word(self.number, page, index)),
                 }
             }
-            dom0.unmap(to).expect("mapped just now");
+            if self.persistent {
+                self.kept.insert(segment[0], to);
+            } else {
+                dom0.unmap(to).expect("mapped just now");
+            }
             if let (Some(blocks), 1) = (&self.blocks, operation) {
                 self.log.push(Some((place, blocks[place])));
             }

@@ -11,7 +11,7 @@ use xen::console::Console;
 use xen::fake::{FakeDomain, FakeWindow, FakeXen};
 use xen::grant::RefPool;
 use xen::{DomId, GrantRef, Hypervisor, PageWords, Port, Virq};
-use xen_drivers::blkfront::BlkFront;
+use xen_drivers::blkfront::{BlkFront, MAX_PAGES, PoolPage};
 use xen_drivers::netfront::NetFront;
 use xen_drivers::vbdback::{SETTLE_NS, Slot, VbdBackend};
 use xen_drivers::{Frame, Platform};
@@ -377,6 +377,8 @@ fn build(
         let (words, mfn) = domain.page();
         Frame { words, mfn }
     };
+    // As few as the driver takes: some requests wait for pages.
+    let pool = || slice(MAX_PAGES, |index| PoolPage::new(frame(index)));
     let count = usize::from(config.clients);
     let device_memory = DeviceMemory {
         places: slice(count, |_| None),
@@ -401,7 +403,7 @@ fn build(
     }
     let disks: &'static mut [Option<&'static mut disks::Disk>] = slice(config.places(), |index| {
         let devid = disks::devid(&volumes[index].device).expect("a device");
-        Some(Box::leak(Box::new(disks::Disk::new(platform, devid, frame(0), frame(0)))))
+        Some(Box::leak(Box::new(disks::Disk::new(platform, devid, frame(0), frame(0), pool()))))
     });
     let infos = slice(config.places(), |index| Some(frame(index)));
     let first_reference = RefPool::END.0;
@@ -456,7 +458,7 @@ fn build(
     let window = Box::leak(Box::new(FakeWindow::new(domain, 16)));
     let overlays = config.store_disk.as_ref().map(|device| {
         let devid = disks::devid(device).expect("a device");
-        let opened = store_disk::open(BlkFront::new(platform, devid, frame(0)), &frame, blocks);
+        let opened = store_disk::open(BlkFront::new(platform, devid, frame(0), pool()), &frame, blocks);
         let volume = engine.add_volume(opened.blocks, GroupId(u16::MAX), Sharing::Private).expect("a volume");
         &mut *Box::leak(Box::new(opened.over(volume, config.overlay_quota)))
     });

@@ -84,13 +84,13 @@ impl Bed {
 fn blkback_reads_what_blkfront_asks_and_is_understood() {
     let mut bed = Bed::new("vbd");
     let ring = bed.frame();
-    let mut disk = BlkFront::new(bed.platform, 0, ring);
+    let mut disk = BlkFront::new(bed.platform, 0, ring, &mut []);
     bed.connect(
         &mut disk,
         |disk, message| disk.on_message(message),
         |disk, client, now| disk.advance(client, now),
     );
-    let pages: Vec<xen::Mfn> = (0..3).map(|_| bed.frame().mfn).collect();
+    let pages: Vec<Frame> = (0..3).map(|_| bed.frame()).collect();
     disk.submit(Operation::Read, 8, &pages, 70).expect("connected");
     disk.submit(Operation::Write, 0x198, &pages[..1], 71).expect("connected");
     disk.submit(Operation::Flush, 0, &[], 72).expect("connected");

@@ -1,19 +1,27 @@
 //! A disk served by dom0's blkback: whole pages, up to 32 requests at once, nothing waits.
 //!
-//! M1 reads its base volumes with it. Pages are named by their machine frames and carry the caller's token; what a page holds is
-//! the caller's business. No persistent grants (blkback would keep maps of store pages), no indirect requests.
+//! M1 reads its base volumes with it. Requests carry the caller's token; what a page holds is the caller's business. No indirect
+//! requests.
 //!
-//! Ends: when the backend goes, every outstanding request comes back once, as [`Failure::BackendGone`]; pages that the backend
-//! still has mapped are waited for, for [`RECLAIM_NS`], and then reported as quarantined. If the ring page itself cannot be had
-//! back, the disk is [`Health::Dead`] for good.
+//! With a pool of pages ([`PoolPage`]), and a backend that knows persistent grants, the pool's pages are lent and the caller's are
+//! not: a backend maps each of them once, and never has a page of the store. Else the caller's own pages are lent for each
+//! request.
+//!
+//! Ends: when the backend goes, every outstanding request comes back once, as [`Failure::BackendGone`]; pages of the caller's that the
+//! backend still has mapped are waited for, for [`RECLAIM_NS`], and then reported as quarantined. If the ring page or the pool's cannot
+//! be had back, the disk is [`Health::Dead`] for good.
 
+mod pool;
 pub(crate) mod wire;
 
-use xen::{Access, Mfn, Port};
+pub use pool::PoolPage;
+use pool::{Chain, Pool};
+use xen::grant::PermitError;
+use xen::{Access, Port};
 use xen_ring::Front;
 use xenstore::{Client, Message, XenbusState};
 
-use crate::device::{DeviceEvent, EVENTS_A_TURN, FrontDevice, Side};
+use crate::device::{DeviceEvent, EVENTS_A_TURN, FrontDevice, MOST_KEYS, Side};
 use crate::{Frame, Lent, Platform};
 use wire::{PAGE_SECTORS, Response, SEGMENTS, Segment};
 
@@ -34,7 +42,9 @@ const KEYS: &[(Side, &str)] = &[
     (Side::Back, "feature-flush-cache"),
     (Side::Back, "params"),
     (Side::Back, "feature-discard"),
+    (Side::Back, "feature-persistent"),
 ];
+const _: () = assert!(KEYS.len() <= MOST_KEYS);
 
 type Ring = Front<{ wire::REQ }, { wire::RSP }>;
 const _: () = assert!(Ring::SLOTS as usize == MAX_REQUESTS);
@@ -133,7 +143,10 @@ struct Slot {
     request: Option<Outstanding>,
     /// Of the request in the slot, or of the next one: a late answer to an earlier one is not taken for its answer.
     generation: u32,
+    /// The caller's pages, where they are lent.
     lent: [Option<Lent>; SEGMENTS],
+    /// The pool's, where those are.
+    chain: Chain,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -156,6 +169,9 @@ pub struct BlkFront {
     health: Health,
     reclaim_until: Option<u64>,
     geometry: Geometry,
+    pool: Pool,
+    /// The pool is used with this backend.
+    persistent: bool,
     slots: [Slot; MAX_REQUESTS],
     /// Requests in `slots` whose backend has gone.
     orphans: usize,
@@ -163,9 +179,10 @@ pub struct BlkFront {
 }
 
 impl BlkFront {
-    /// The disk `device/vbd/<devid>`; `ring_page` is the driver's from now on.
+    /// The disk `device/vbd/<devid>`; `ring_page` and `pool` are the driver's from now on. A pool of fewer than [`MAX_PAGES`] is not
+    /// used.
     #[must_use]
-    pub fn new(platform: Platform, devid: u32, ring_page: Frame) -> Self {
+    pub fn new(platform: Platform, devid: u32, ring_page: Frame, pool: &'static mut [PoolPage]) -> Self {
         Self {
             platform,
             device: FrontDevice::new("vbd", devid, KEYS),
@@ -176,10 +193,13 @@ impl BlkFront {
             health: Health::Connecting,
             reclaim_until: None,
             geometry: Geometry::default(),
+            pool: Pool::new(pool, MAX_PAGES),
+            persistent: false,
             slots: core::array::from_fn(|_| Slot {
                 request: None,
                 generation: 0,
                 lent: [const { None }; SEGMENTS],
+                chain: Chain::EMPTY,
             }),
             orphans: 0,
             faults: 0,
@@ -249,7 +269,8 @@ impl BlkFront {
 
     /// Queues a read, write or flush of whole pages from `first_sector` on; [`Self::publish_requests`] sends it.
     ///
-    /// If the disk ends within the last page, only what exists of it is read or written.
+    /// If the disk ends within the last page, only what exists of it is read or written. The pages must stay as they are until the
+    /// request is over: what is read may come to them at its end, what is written may be taken at once.
     ///
     /// # Errors
     /// See [`SubmitError`].
@@ -257,7 +278,7 @@ impl BlkFront {
         &mut self,
         operation: Operation,
         first_sector: u64,
-        pages: &[Mfn],
+        pages: &[Frame],
         token: u64,
     ) -> Result<(), SubmitError> {
         let ring = self
@@ -271,20 +292,31 @@ impl BlkFront {
             .find(|(_, slot)| slot.request.is_none())
             .filter(|_| ring.free() > 0)
             .ok_or(SubmitError::Full)?;
-        let access = if operation == Operation::Write { Access::ReadOnly } else { Access::ReadWrite };
+        let write = operation == Operation::Write;
+        let peer = (self.platform, self.device.backend_id());
+        if self.persistent && self.pool.left() < pages.len() {
+            return Err(SubmitError::Full);
+        }
         let mut segments: heapless::Vec<Segment, SEGMENTS> = heapless::Vec::new();
         for ((i, page), place) in pages.iter().enumerate().zip(&mut slot.lent) {
-            let lent = match self.platform.lend(self.device.backend_id(), *page, access) {
-                Ok(lent) => place.insert(lent),
+            let here = if i + 1 == pages.len() { last } else { 7 };
+            let reference = if self.persistent {
+                self.pool.take(&mut slot.chain, peer, page.words, here + 1, write)
+            } else {
+                let access = if write { Access::ReadOnly } else { Access::ReadWrite };
+                self.platform.lend(peer.1, page.mfn, access).map(|lent| place.insert(lent).reference())
+            };
+            let reference = match reference {
+                Ok(reference) => reference,
                 Err(reason) => {
-                    // Nobody has heard of these references yet: they come back.
+                    // Nobody has heard of this request yet: everything comes back.
                     self.platform.reclaim_all(slot.lent.iter_mut());
-                    let full = matches!(reason, None | Some(xen::grant::PermitError::OutOfRange));
+                    self.pool.put_back(&mut slot.chain, false);
+                    let full = matches!(reason, None | Some(PermitError::OutOfRange));
                     return Err(if full { SubmitError::Full } else { SubmitError::Unshareable });
                 }
             };
-            let here = if i + 1 == pages.len() { last } else { 7 };
-            let segment = Segment { reference: lent.reference().0, first: 0, last: here };
+            let segment = Segment { reference: reference.0, first: 0, last: here };
             segments.push(segment).map_err(|_| SubmitError::OutOfRange)?;
         }
         let id = index | u64::from(slot.generation) << 8;
@@ -374,7 +406,7 @@ impl BlkFront {
             wire::rsp::EOPNOTSUPP => Err(Failure::Unsupported),
             _ => Err(Failure::Disk),
         };
-        Ok(Some(slot.finish(self.platform, request.token, outcome)))
+        Ok(Some(slot.finish(self.platform, &mut self.pool, request.token, outcome)))
     }
 
     /// Requests whose backend has gone: those whose pages are back, and after a while the others.
@@ -389,7 +421,7 @@ impl BlkFront {
             let back = platform.reclaim_all(slot.lent.iter_mut());
             if back || give_up {
                 self.orphans -= 1;
-                return Some(slot.finish(platform, request.token, Err(Failure::BackendGone)));
+                return Some(slot.finish(platform, &mut self.pool, request.token, Err(Failure::BackendGone)));
             }
         }
         None
@@ -405,6 +437,9 @@ impl BlkFront {
                 self.device.write("ring-ref", lent.reference().0);
                 self.device.write("event-channel", port.0);
                 self.device.write("protocol", "x86_64-abi");
+                if !self.pool.is_empty() {
+                    self.device.write("feature-persistent", 1);
+                }
                 self.device.write_state(XenbusState::Initialised);
                 self.ring_lent = Some(lent);
                 self.port = Some(port);
@@ -433,6 +468,11 @@ impl BlkFront {
             flush: number::<u32>(self.device.value(3)).is_some_and(|flag| flag != 0),
             discard: number::<u32>(self.device.value(5)).is_some_and(|flag| flag != 0),
         };
+        self.persistent =
+            !self.pool.is_empty() && number::<u32>(self.device.value(6)).is_some_and(|flag| flag != 0);
+        if self.persistent {
+            self.pool.lend(self.platform, self.device.backend_id());
+        }
         self.device.write_state(XenbusState::Connected);
         self.health = Health::Connected;
     }
@@ -456,11 +496,12 @@ impl BlkFront {
     fn reclaim(&mut self, now_ns: u64) {
         let until = *self.reclaim_until.get_or_insert(now_ns.saturating_add(RECLAIM_NS));
         let ring_back = self.platform.reclaim(&mut self.ring_lent);
+        let pool_back = self.pool.reclaim(self.platform);
         let pages_back = self.slots.iter().all(|slot| slot.request.is_none());
         if ring_back {
             self.ring = None;
         }
-        if ring_back && pages_back {
+        if ring_back && pool_back && pages_back {
             self.health = Health::Connecting;
             self.device.closed();
         } else if now_ns >= until {
@@ -472,7 +513,14 @@ impl BlkFront {
 
 impl Slot {
     /// Takes the pages back and frees the slot.
-    fn finish(&mut self, platform: Platform, token: u64, outcome: Result<(), Failure>) -> Completion {
+    fn finish(
+        &mut self,
+        platform: Platform,
+        pool: &mut Pool,
+        token: u64,
+        outcome: Result<(), Failure>,
+    ) -> Completion {
+        pool.put_back(&mut self.chain, outcome.is_ok());
         let mut quarantined = false;
         for place in &mut self.lent {
             // What the backend keeps mapped stays lent for good: dropped here, its reference is never used again.
@@ -496,7 +544,7 @@ enum Fault {
 fn last_sector(
     operation: Operation,
     first_sector: u64,
-    pages: &[Mfn],
+    pages: &[Frame],
     disk: &Geometry,
 ) -> Result<u8, SubmitError> {
     if operation == Operation::Flush {

@@ -6,8 +6,8 @@ use xen_ring::{Back, PAGE_SIZE};
 use super::dom0::{Machine, frame, frames};
 use crate::Frame;
 use crate::blkfront::{
-    BlkFront, Completion, Failure, Geometry, Health, MAX_PAGES, MAX_REQUESTS, Operation, RECLAIM_NS,
-    SubmitError,
+    BlkFront, Completion, Failure, Geometry, Health, MAX_PAGES, MAX_REQUESTS, Operation, PoolPage,
+    RECLAIM_NS, SubmitError,
 };
 
 /// A disk in dom0, with blkback's end of the ring.
@@ -16,7 +16,7 @@ pub(crate) struct Disk {
     pub(crate) driver: BlkFront,
     pub(crate) ring_page: Frame,
     back: Option<Back<28, 4>>,
-    bytes: Vec<u8>,
+    pub(crate) bytes: Vec<u8>,
     /// Status of the next answers.
     pub(crate) status: i16,
 }
@@ -26,7 +26,7 @@ pub(crate) struct Disk {
 pub(crate) struct Asked {
     pub(crate) operation: u8,
     pub(crate) id: u64,
-    sector: u64,
+    pub(crate) sector: u64,
     pub(crate) segments: Vec<(GrantRef, u8, u8)>,
 }
 
@@ -34,11 +34,20 @@ fn content(sector: u64, byte: usize) -> u8 {
     (sector * 7 + byte as u64 * 13).to_le_bytes()[0]
 }
 
+/// A pool of so many pages.
+pub(crate) fn pool(pages: usize) -> &'static mut [PoolPage] {
+    frames(pages).into_iter().map(PoolPage::new).collect::<Vec<_>>().leak()
+}
+
 impl Disk {
     pub(crate) fn new(sectors: u64) -> Self {
+        Self::with_pool(sectors, 0)
+    }
+
+    pub(crate) fn with_pool(sectors: u64, pages: usize) -> Self {
         let machine = Machine::new("vbd");
         let ring_page = frame();
-        let driver = BlkFront::new(machine.platform, 0, ring_page);
+        let driver = BlkFront::new(machine.platform, 0, ring_page, pool(pages));
         let bytes = (0..sectors).flat_map(|sector| (0..512).map(move |byte| content(sector, byte))).collect();
         Self { machine, driver, ring_page, back: None, bytes, status: 0 }
     }
@@ -89,7 +98,6 @@ impl Disk {
         self.run();
         assert_eq!(self.machine.front_state(), "3");
         assert_eq!(self.machine.said("protocol"), "x86_64-abi");
-        assert_eq!(self.machine.said("feature-persistent"), "");
         self.back = Some(Back::attach(self.machine.map_ring("ring-ref")));
         self.machine.bind();
         let sectors = (self.bytes.len() / 512).to_string();
@@ -161,8 +169,7 @@ impl Disk {
     }
 
     pub(crate) fn read(&mut self, sector: u64, pages: &[Frame], token: u64) -> Result<(), SubmitError> {
-        let frames: Vec<_> = pages.iter().map(|page| page.mfn).collect();
-        let result = self.driver.submit(Operation::Read, sector, &frames, token);
+        let result = self.driver.submit(Operation::Read, sector, pages, token);
         self.driver.publish_requests();
         result
     }
@@ -180,7 +187,7 @@ pub(crate) fn gone(token: u64, quarantined: bool) -> Completion {
     Completion { token, outcome: Err(Failure::BackendGone), quarantined }
 }
 
-fn holds(page: Frame, from: u64, sectors: u64) -> bool {
+pub(crate) fn holds(page: Frame, from: u64, sectors: u64) -> bool {
     let mut bytes = [0; PAGE_SIZE];
     assert!(page.words.read(0, &mut bytes));
     bytes
@@ -281,7 +288,7 @@ fn writes_and_flushes_reach_the_disk() {
     let mut disk = Disk::connected(64);
     let page = frame();
     page.words.store(0, 0x1234_5678);
-    disk.driver.submit(Operation::Write, 8, &[page.mfn], 1).expect("room");
+    disk.driver.submit(Operation::Write, 8, &[page], 1).expect("room");
     disk.driver.submit(Operation::Flush, 0, &[], 2).expect("room");
     disk.driver.publish_requests();
     let asked = disk.asked();
@@ -291,7 +298,7 @@ fn writes_and_flushes_reach_the_disk() {
     }
     assert_eq!(disk.completions(), [done(1), done(2)]);
     assert_eq!(disk.bytes[8 * 512..8 * 512 + 4], 0x1234_5678_u32.to_le_bytes());
-    assert_eq!(disk.driver.submit(Operation::Flush, 0, &[page.mfn], 1), Err(SubmitError::OutOfRange));
+    assert_eq!(disk.driver.submit(Operation::Flush, 0, &[page], 1), Err(SubmitError::OutOfRange));
 }
 
 #[test]
@@ -306,19 +313,22 @@ fn a_read_only_disk_is_not_written() {
     disk.run();
     assert!(disk.driver.geometry().read_only);
     let page = frame();
-    assert_eq!(disk.driver.submit(Operation::Write, 0, &[page.mfn], 1), Err(SubmitError::Unsupported));
+    assert_eq!(disk.driver.submit(Operation::Write, 0, &[page], 1), Err(SubmitError::Unsupported));
     assert_eq!(
         disk.driver.submit(Operation::Flush, 0, &[], 1),
         Err(SubmitError::Unsupported),
         "not announced"
     );
-    assert_eq!(disk.driver.submit(Operation::Read, 0, &[page.mfn], 1), Ok(()));
+    assert_eq!(disk.driver.submit(Operation::Read, 0, &[page], 1), Ok(()));
 }
 
 #[test]
 fn a_page_that_is_not_ours_to_lend_is_refused() {
     let mut disk = Disk::connected(64);
-    assert_eq!(disk.driver.submit(Operation::Read, 0, &[xen::Mfn(1)], 1), Err(SubmitError::Unshareable));
+    assert_eq!(
+        disk.driver.submit(Operation::Read, 0, &[Frame { mfn: xen::Mfn(1), ..frame() }], 1),
+        Err(SubmitError::Unshareable)
+    );
     assert_eq!(disk.machine.platform.refs.taken(), 1);
 }
 

@@ -100,8 +100,13 @@ proptest! {
     /// Whatever a backend writes into ring and xenstore: no panic, every request ends exactly once, and a page is never
     /// handed back while its grant stands.
     #[test]
-    fn every_request_ends_once(acts in prop::collection::vec((act(), prop::collection::vec(0_u8..3, 0..9)), 1..60)) {
-        let mut disk = Disk::connected(64);
+    fn every_request_ends_once(
+        pool in prop_oneof![Just(0_usize), Just(11), Just(40)],
+        acts in prop::collection::vec((act(), prop::collection::vec(0_u8..3, 0..9)), 1..60),
+    ) {
+        let mut disk = Disk::with_pool(64, pool);
+        disk.machine.set_back("feature-persistent", "1");
+        disk.connect();
         let pages = frames(11);
         let mut open = std::collections::BTreeSet::new();
         let mut token = 0;

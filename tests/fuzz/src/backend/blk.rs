@@ -26,7 +26,7 @@ struct Disk {
 /// Nothing panics, every request that was taken is over exactly once, and in the end nothing is lent.
 pub fn run(data: &[u8]) {
     let machine = MACHINE.with(|machine| *machine);
-    let driver = BlkFront::new(machine.platform, 0, machine.frames[PAGES]);
+    let driver = BlkFront::new(machine.platform, 0, machine.frames[PAGES], &mut []);
     let story = Story::new(machine, "vbd");
     let mut disk = Disk { story, driver, waiting: BTreeSet::new(), next: 0 };
     disk.run();
@@ -88,8 +88,7 @@ impl Disk {
             [usize::from(input.below(4)?)];
         let sector = input.wide()?;
         let count = usize::from(input.byte()?) % (MAX_PAGES + 2);
-        let pages: Vec<xen::Mfn> =
-            (0..count).map(|page| self.story.machine.frames[page % PAGES].mfn).collect();
+        let pages: Vec<_> = (0..count).map(|page| self.story.machine.frames[page % PAGES]).collect();
         if self.driver.submit(operation, sector, &pages, self.next).is_ok() {
             self.waiting.insert(self.next);
         }
