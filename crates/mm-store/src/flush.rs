@@ -1,4 +1,4 @@
-//! Flushes that wait: a queue of tokens, each with the journal block that has to be durable.
+//! Flushes that wait: a queue of tokens, each with the journal block that has to be durable. And those that are likely to come.
 
 use crate::error::{FlushRefused, IoFailed};
 use crate::store::Store;
@@ -33,6 +33,35 @@ impl Flushes {
     }
 }
 
+/// How many writes lie between two flushes. Who writes and flushes in turn (a database, a journal) does it with the same number of
+/// writes again and again; where that number is reached, the journal block can go to the disk while the client is still on its way
+/// to asking for the flush. A wrong guess costs one journal block that is not full, once between two flushes.
+#[derive(Default)]
+pub(crate) struct Bursts {
+    /// Since the last flush.
+    now: u32,
+    /// Before it.
+    last: u32,
+    /// The journal block that a flush is likely to want soon.
+    pub(crate) expected: u64,
+}
+
+impl Bursts {
+    /// A record in this journal block, and whether no other write is under way.
+    pub(crate) fn written(&mut self, sequence: u64, alone: bool) {
+        self.now = self.now.saturating_add(1);
+        if self.now == self.last && alone {
+            self.expected = sequence;
+        }
+    }
+
+    fn flushed(&mut self) {
+        if self.now > 0 {
+            (self.last, self.now) = (self.now, 0);
+        }
+    }
+}
+
 impl Store<'_> {
     /// Asks that everything that was [`written`](Self::written), discarded, created or deleted before be durable. The answer comes
     /// from [`flushed`](Self::flushed), in the order of the questions, with the same token.
@@ -46,6 +75,7 @@ impl Store<'_> {
             Some(slot) if self.flushes.count < WAITING => {
                 *slot = (token, need);
                 self.flushes.count += 1;
+                self.bursts.flushed();
                 Ok(())
             }
             _ => Err(FlushRefused),

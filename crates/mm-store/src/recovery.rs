@@ -13,7 +13,7 @@ use crate::Page;
 use crate::checkpoint::Checkpoint;
 use crate::error::{IoFailed, OpenError, Part};
 use crate::figures::{Counters, RecoveryFigures};
-use crate::flush::Flushes;
+use crate::flush::{Bursts, Flushes};
 use crate::format::{Bad, CheckpointHeader, JournalHeader, Kind, Superblock};
 use crate::journal::Journal;
 use crate::overlays::Overlays;
@@ -199,6 +199,7 @@ impl<'a> Recovery<'a> {
             journal: Journal::new(memory.journal, superblock.start),
             flushes: Flushes::new(),
             flushing: None,
+            bursts: Bursts::default(),
             urgent: 0,
             checkpoint: Checkpoint::new(),
             sweep: Sweep::default(),

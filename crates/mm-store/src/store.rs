@@ -4,7 +4,7 @@ use crate::change::Lifetime;
 use crate::checkpoint::Checkpoint;
 use crate::error::{IoFailed, WriteRefused};
 use crate::figures::{Counters, RecoveryFigures};
-use crate::flush::Flushes;
+use crate::flush::{Bursts, Flushes};
 use crate::format::{MAP, Record};
 use crate::geometry::Geometry;
 use crate::journal::Journal;
@@ -34,6 +34,7 @@ pub struct Store<'a> {
     pub(crate) journal: Journal<'a>,
     pub(crate) flushes: Flushes,
     pub(crate) flushing: Option<Flushing>,
+    pub(crate) bursts: Bursts,
     /// The journal block that somebody besides a flush wants durable soon.
     pub(crate) urgent: u64,
     pub(crate) checkpoint: Checkpoint,
@@ -194,6 +195,7 @@ impl Store<'_> {
             self.map.abandon(row);
             return Err(IoFailed);
         };
+        self.bursts.written(sequence, self.journal.outstanding == 0);
         let old = self.map.bind(row, crc);
         match old {
             Some(old) => self.map.supersede(old, sequence, self.journal.durable),

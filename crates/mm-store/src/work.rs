@@ -124,12 +124,13 @@ impl Store<'_> {
         self.sweep_step();
     }
 
-    /// Whether somebody waits for records of the block that is being filled. While a flush is under way they wait for that: so
-    /// those who come meanwhile share a block and a flush.
+    /// Whether somebody waits for records of the block that is being filled, or is likely to soon. While a flush is under way they
+    /// wait for that: so those who come meanwhile share a block and a flush.
     fn wants_close(&self) -> bool {
         let open = self.journal.next;
         let barrier = matches!(self.checkpoint.stage, Stage::Barrier(end) if end >= open);
-        let wanted = self.flushes.newest().is_some_and(|need| need >= open) || self.urgent >= open || barrier;
+        let asked = self.flushes.newest().is_some_and(|need| need >= open);
+        let wanted = asked || self.bursts.expected >= open || self.urgent >= open || barrier;
         wanted && self.flushing.is_none() && self.journal.issue == open && self.journal.last() == open
     }
 

@@ -1,5 +1,6 @@
 //! Unit and property tests, and power cuts. `disk` loses power, `model` knows what may be there then, `machine` runs histories.
 
+mod bursts;
 mod disk;
 mod fails;
 mod machine;
