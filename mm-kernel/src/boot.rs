@@ -8,7 +8,7 @@ use mm_http::{Connection as HttpConnection, NetMemory};
 use smoltcp::iface::SocketStorage;
 use xen::grant::RefPool;
 use xen::{ForeignPages, PageWords, Virq};
-use xen_drivers::blkfront::PoolPage;
+use xen_drivers::blkfront::{MAX_PAGES, PoolPage};
 use xen_drivers::netfront::NetFront;
 use xen_drivers::vbdback::{Slot, VbdBackend};
 use xen_drivers::{Frame, Platform};
@@ -119,6 +119,7 @@ fn finish(mut boot: Boot, begun: Begun) -> &'static mut M1 {
         client_references: config.quota(references),
         client_pages: config.quota(references),
         metadata_pages: all_pages.saturating_sub(sizes.frames as u64),
+        read_run: u32::try_from(MAX_PAGES).unwrap_or(1),
         read_ahead: if config.window == 1 { 1 } else { 64 },
         seed,
         ..Limits::default()

@@ -45,7 +45,7 @@ pub(crate) enum Side {
 }
 
 /// Keys of one driver at most.
-pub(crate) const MOST_KEYS: usize = 7;
+pub(crate) const MOST_KEYS: usize = 8;
 
 /// Calls of [`FrontDevice::advance`] in one turn of a driver: an event, what follows from it, and the next request.
 pub(crate) const EVENTS_A_TURN: usize = 4;

@@ -6,7 +6,7 @@
 use heapless::Vec;
 use mm_guest::{DISK_RUN, DataDisk, DiskFailed};
 use xen::{PageWords, Port};
-use xen_drivers::blkfront::{BlkFront, Health, MAX_PAGES, Operation, SubmitError};
+use xen_drivers::blkfront::{BlkFront, Health, Operation, PLAIN_PAGES, SubmitError};
 use xen_drivers::{Frame, Platform};
 use xen_rt::Boot;
 
@@ -151,9 +151,9 @@ impl Disk {
     ) -> Result<(), DiskFailed> {
         let frame = |words| Frame { words, mfn: xen_rt::mfn_of(words) };
         let frames: Vec<Frame, DISK_RUN> = self.pages.iter().take(count).map(frame).collect();
-        self.requests(store, count.div_ceil(MAX_PAGES), |front, _, number| {
-            let start = number * MAX_PAGES;
-            let part = frames.get(start..count.min(start + MAX_PAGES)).unwrap_or_default();
+        self.requests(store, count.div_ceil(PLAIN_PAGES), |front, _, number| {
+            let start = number * PLAIN_PAGES;
+            let part = frames.get(start..count.min(start + PLAIN_PAGES)).unwrap_or_default();
             front.submit(operation, (first + start as u64) * SECTORS, part, number as u64)
         })
     }

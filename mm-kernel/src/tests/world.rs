@@ -11,7 +11,7 @@ use xen::console::Console;
 use xen::fake::{FakeDomain, FakeWindow, FakeXen};
 use xen::grant::RefPool;
 use xen::{DomId, GrantRef, Hypervisor, PageWords, Port, Virq};
-use xen_drivers::blkfront::{BlkFront, MAX_PAGES, PoolPage};
+use xen_drivers::blkfront::{BlkFront, MIN_POOL, PoolPage};
 use xen_drivers::netfront::NetFront;
 use xen_drivers::vbdback::{SETTLE_NS, Slot, VbdBackend};
 use xen_drivers::{Frame, Platform};
@@ -378,7 +378,7 @@ fn build(
         Frame { words, mfn }
     };
     // As few as the driver takes: some requests wait for pages.
-    let pool = || slice(MAX_PAGES, |index| PoolPage::new(frame(index)));
+    let pool = || slice(MIN_POOL, |index| PoolPage::new(frame(index)));
     let count = usize::from(config.clients);
     let device_memory = DeviceMemory {
         places: slice(count, |_| None),

@@ -1,11 +1,11 @@
 //! A disk served by dom0's blkback: whole pages, up to 32 requests at once, nothing waits.
 //!
-//! M1 reads its base volumes with it. Requests carry the caller's token; what a page holds is the caller's business. No indirect
-//! requests.
+//! M1 reads its base volumes with it. Requests carry the caller's token; what a page holds is the caller's business.
 //!
 //! With a pool of pages ([`PoolPage`]), and a backend that knows persistent grants, the pool's pages are lent and the caller's are
 //! not: a backend maps each of them once, and never has a page of the store. Else the caller's own pages are lent for each
-//! request.
+//! request. A request of more than [`PLAIN_PAGES`] is an indirect one on the ring where there is a pool and the backend knows
+//! those, and else goes in parts that are over together.
 //!
 //! Ends: when the backend goes, every outstanding request comes back once, as [`Failure::BackendGone`]; pages of the caller's that the
 //! backend still has mapped are waited for, for [`RECLAIM_NS`], and then reported as quarantined. If the ring page or the pool's cannot
@@ -26,9 +26,15 @@ use crate::{Frame, Lent, Platform};
 use wire::{PAGE_SECTORS, Response, SEGMENTS, Segment};
 
 /// Pages of one request at most.
-pub const MAX_PAGES: usize = SEGMENTS;
+pub const MAX_PAGES: usize = 16;
+/// Pages of one request that is one on the ring whatever the backend knows; more may be two.
+pub const PLAIN_PAGES: usize = SEGMENTS;
 /// Requests at once.
 pub const MAX_REQUESTS: usize = 32;
+/// Pages of a pool that is used: for one request, and for what an indirect one says of its pages.
+pub const MIN_POOL: usize = MAX_PAGES + 1;
+/// Parts of one request at most.
+const PARTS: usize = MAX_PAGES.div_ceil(SEGMENTS);
 /// How long a backend that has gone may keep pages before they are given up for good.
 pub const RECLAIM_NS: u64 = 5_000_000_000;
 
@@ -43,6 +49,7 @@ const KEYS: &[(Side, &str)] = &[
     (Side::Back, "params"),
     (Side::Back, "feature-discard"),
     (Side::Back, "feature-persistent"),
+    (Side::Back, "feature-max-indirect-segments"),
 ];
 const _: () = assert!(KEYS.len() <= MOST_KEYS);
 
@@ -149,12 +156,36 @@ struct Slot {
     chain: Chain,
 }
 
+/// A request, or a part of one.
 #[derive(Clone, Copy, Debug)]
 struct Outstanding {
     token: u64,
     operation: u8,
     /// Its backend has gone.
     orphan: bool,
+    /// This part is over.
+    over: bool,
+    /// Where the first part is: what follows is only told there.
+    first: usize,
+    /// Parts that are not over.
+    left: usize,
+    outcome: Result<(), Failure>,
+    quarantined: bool,
+}
+
+impl Outstanding {
+    fn new(token: u64, operation: u8, first: usize, parts: usize) -> Self {
+        Self {
+            token,
+            operation,
+            orphan: false,
+            over: false,
+            first,
+            left: parts,
+            outcome: Ok(()),
+            quarantined: false,
+        }
+    }
 }
 
 /// A disk.
@@ -170,8 +201,9 @@ pub struct BlkFront {
     reclaim_until: Option<u64>,
     geometry: Geometry,
     pool: Pool,
-    /// The pool is used with this backend.
+    /// The pool is used with this backend, and indirect requests.
     persistent: bool,
+    indirect: bool,
     slots: [Slot; MAX_REQUESTS],
     /// Requests in `slots` whose backend has gone.
     orphans: usize,
@@ -179,7 +211,7 @@ pub struct BlkFront {
 }
 
 impl BlkFront {
-    /// The disk `device/vbd/<devid>`; `ring_page` and `pool` are the driver's from now on. A pool of fewer than [`MAX_PAGES`] is not
+    /// The disk `device/vbd/<devid>`; `ring_page` and `pool` are the driver's from now on. A pool of fewer than [`MIN_POOL`] is not
     /// used.
     #[must_use]
     pub fn new(platform: Platform, devid: u32, ring_page: Frame, pool: &'static mut [PoolPage]) -> Self {
@@ -193,8 +225,9 @@ impl BlkFront {
             health: Health::Connecting,
             reclaim_until: None,
             geometry: Geometry::default(),
-            pool: Pool::new(pool, MAX_PAGES),
+            pool: Pool::new(pool, MIN_POOL),
             persistent: false,
+            indirect: false,
             slots: core::array::from_fn(|_| Slot {
                 request: None,
                 generation: 0,
@@ -233,7 +266,9 @@ impl BlkFront {
     /// Requests without a completion.
     #[must_use]
     pub fn outstanding(&self) -> usize {
-        self.slots.iter().filter(|slot| slot.request.is_some()).count()
+        let first =
+            |(index, slot): (usize, &Slot)| slot.request.is_some_and(|request| request.first == index);
+        self.slots.iter().enumerate().filter(|slot| first(*slot)).count()
     }
 
     /// Times that the backend broke the ring's rules and was disconnected.
@@ -281,49 +316,105 @@ impl BlkFront {
         pages: &[Frame],
         token: u64,
     ) -> Result<(), SubmitError> {
-        let ring = self
-            .ring
-            .as_mut()
-            .filter(|_| self.health == Health::Connected)
-            .ok_or(SubmitError::NotConnected)?;
+        if self.health != Health::Connected {
+            return Err(SubmitError::NotConnected);
+        }
         let last = last_sector(operation, first_sector, pages, &self.geometry)?;
-        let (index, slot) = (0_u64..)
-            .zip(&mut self.slots)
-            .find(|(_, slot)| slot.request.is_none())
-            .filter(|_| ring.free() > 0)
-            .ok_or(SubmitError::Full)?;
+        let most = if self.indirect { MAX_PAGES } else { PLAIN_PAGES };
+        let parts = pages.len().div_ceil(most).max(1);
+        let mut ready: heapless::Vec<(usize, [u32; wire::REQ]), PARTS> = heapless::Vec::new();
+        let mut free = (0..).zip(&self.slots).filter(|(_, slot)| slot.request.is_none());
+        let places: [Option<usize>; PARTS] = core::array::from_fn(|_| free.next().map(|(index, _)| index));
+        let room = self.ring.as_ref().is_some_and(|ring| ring.free() as usize >= parts);
+        let mut outcome = if room { Ok(()) } else { Err(SubmitError::Full) };
+        let mut rest = (first_sector, pages);
+        for place in places.iter().take(parts) {
+            let (sector, pages) = rest;
+            let (part, others) = pages.split_at(pages.len().min(most));
+            let last = if others.is_empty() { last } else { 7 };
+            let words = outcome
+                .and(place.ok_or(SubmitError::Full))
+                .and_then(|index| Ok((index, self.prepare(index, operation, sector, part, last)?)));
+            // As many as there are places.
+            outcome = words.map(|words| ready.push(words).unwrap_or_default());
+            rest = (sector + most as u64 * PAGE_SECTORS, others);
+        }
+        if let Err(error) = outcome {
+            // Nobody has heard of this request yet: everything comes back.
+            for (index, _) in &ready {
+                self.take_back(*index, false);
+            }
+            return Err(error);
+        }
+        let first = ready.first().map_or(0, |(index, _)| *index);
+        for (index, words) in &ready {
+            let pushed = self.ring.as_mut().map(|ring| ring.push_request(words));
+            debug_assert_eq!(pushed, Some(Ok(())), "there was room for all");
+            if let Some(slot) = self.slots.get_mut(*index) {
+                slot.request = Some(Outstanding::new(token, operation.code(), first, parts));
+            }
+        }
+        Ok(())
+    }
+
+    /// Lends the pages of one part, whose slot is free, and makes its request for the ring. Where it fails nothing is lent.
+    fn prepare(
+        &mut self,
+        index: usize,
+        operation: Operation,
+        sector: u64,
+        pages: &[Frame],
+        last: u8,
+    ) -> Result<[u32; wire::REQ], SubmitError> {
+        let Self { slots, pool, platform, device, persistent, .. } = self;
+        let slot = slots.get_mut(index).ok_or(SubmitError::Full)?;
+        let id = index as u64 | u64::from(slot.generation) << 8;
         let write = operation == Operation::Write;
-        let peer = (self.platform, self.device.backend_id());
-        if self.persistent && self.pool.left() < pages.len() {
+        let peer = (*platform, device.backend_id());
+        let plain = pages.len() <= PLAIN_PAGES;
+        if *persistent && pool.left() < pages.len() + usize::from(!plain) {
             return Err(SubmitError::Full);
         }
-        let mut segments: heapless::Vec<Segment, SEGMENTS> = heapless::Vec::new();
-        for ((i, page), place) in pages.iter().enumerate().zip(&mut slot.lent) {
+        let mut segments: heapless::Vec<Segment, MAX_PAGES> = heapless::Vec::new();
+        let mut lend = |i: usize, page: &Frame| {
             let here = if i + 1 == pages.len() { last } else { 7 };
-            let reference = if self.persistent {
-                self.pool.take(&mut slot.chain, peer, page.words, here + 1, write)
+            let reference = if *persistent {
+                pool.take(&mut slot.chain, peer, page.words, here + 1, write)?
             } else {
                 let access = if write { Access::ReadOnly } else { Access::ReadWrite };
-                self.platform.lend(peer.1, page.mfn, access).map(|lent| place.insert(lent).reference())
+                let place = slot.lent.get_mut(i).ok_or(None)?;
+                place.insert(platform.lend(peer.1, page.mfn, access)?).reference()
             };
-            let reference = match reference {
-                Ok(reference) => reference,
-                Err(reason) => {
-                    // Nobody has heard of this request yet: everything comes back.
-                    self.platform.reclaim_all(slot.lent.iter_mut());
-                    self.pool.put_back(&mut slot.chain, false);
-                    let full = matches!(reason, None | Some(PermitError::OutOfRange));
-                    return Err(if full { SubmitError::Full } else { SubmitError::Unshareable });
-                }
-            };
-            let segment = Segment { reference: reference.0, first: 0, last: here };
-            segments.push(segment).map_err(|_| SubmitError::OutOfRange)?;
+            // As many as pages.
+            let _ = segments.push(Segment { reference: reference.0, first: 0, last: here });
+            Ok(())
+        };
+        let lent = pages.iter().enumerate().try_for_each(|(i, page)| lend(i, page));
+        let words = lent.and_then(|()| {
+            if plain {
+                return Ok(wire::request(operation.code(), id, sector, &segments));
+            }
+            let described = pool.describe(&mut slot.chain, peer, &segments)?;
+            Ok(wire::indirect(operation.code(), id, sector, segments.len(), described.0))
+        });
+        words.map_err(|reason: Option<PermitError>| {
+            self.take_back(index, false);
+            let full = matches!(reason, None | Some(PermitError::OutOfRange));
+            if full { SubmitError::Full } else { SubmitError::Unshareable }
+        })
+    }
+
+    /// Ends a part's hold of its pages; with `read`, what was read goes where it was wanted. True: the backend keeps one of the caller's,
+    /// which stays lent for good.
+    fn take_back(&mut self, index: usize, read: bool) -> bool {
+        let Some(slot) = self.slots.get_mut(index) else { return false };
+        self.pool.put_back(&mut slot.chain, read);
+        let mut kept = false;
+        for place in &mut slot.lent {
+            // Dropped here, its reference is never used again.
+            kept |= !self.platform.reclaim(place) && place.take().is_some();
         }
-        let id = index | u64::from(slot.generation) << 8;
-        let request = wire::request(operation.code(), id, first_sector, &segments);
-        ring.push_request(&request).map_err(|xen_ring::Full| SubmitError::Full)?;
-        slot.request = Some(Outstanding { token, operation: operation.code(), orphan: false });
-        Ok(())
+        kept
     }
 
     /// Queues word to the backend that sectors hold nothing any more; [`Self::publish_requests`] sends it. What they hold when
@@ -343,15 +434,15 @@ impl BlkFront {
         let end =
             first_sector.checked_add(sectors).filter(|end| sectors > 0 && *end <= self.geometry.sectors);
         end.ok_or(SubmitError::OutOfRange)?;
-        let (index, slot) = (0_u64..)
+        let (place, slot) = (0..)
             .zip(&mut self.slots)
             .find(|(_, slot)| slot.request.is_none())
             .filter(|_| ring.free() > 0)
             .ok_or(SubmitError::Full)?;
-        let id = index | u64::from(slot.generation) << 8;
+        let id = place as u64 | u64::from(slot.generation) << 8;
         let request = wire::discard(id, first_sector, sectors);
         ring.push_request(&request).map_err(|xen_ring::Full| SubmitError::Full)?;
-        slot.request = Some(Outstanding { token, operation: wire::op::DISCARD, orphan: false });
+        slot.request = Some(Outstanding::new(token, wire::op::DISCARD, place, 1));
         Ok(())
     }
 
@@ -387,26 +478,54 @@ impl BlkFront {
         self.health == Health::Connected && self.ring.as_mut().is_some_and(Front::final_check)
     }
 
+    /// The next request that is over; each answer is to a part that is not.
     fn pop(&mut self) -> Result<Option<Completion>, Fault> {
-        let Some(ring) = &mut self.ring else { return Ok(None) };
-        let Some(words) = ring.pop_response().map_err(Fault::Ring)? else { return Ok(None) };
-        let response = Response::decode(words);
-        let unknown = Fault::UnknownId(response.id);
-        let index = usize::try_from(response.id & 0xff).map_err(|_| unknown)?;
-        let slot = self.slots.get_mut(index).ok_or(unknown)?;
-        let request = slot.request.ok_or(unknown)?;
-        if response.id >> 8 != u64::from(slot.generation) {
-            return Err(unknown);
+        loop {
+            let Some(ring) = &mut self.ring else { return Ok(None) };
+            let Some(words) = ring.pop_response().map_err(Fault::Ring)? else { return Ok(None) };
+            let response = Response::decode(words);
+            let unknown = Fault::UnknownId(response.id);
+            let index = usize::try_from(response.id & 0xff).map_err(|_| unknown)?;
+            let slot = self.slots.get(index).ok_or(unknown)?;
+            let request = slot.request.filter(|request| !request.over).ok_or(unknown)?;
+            if response.id >> 8 != u64::from(slot.generation) {
+                return Err(unknown);
+            }
+            if response.operation != request.operation {
+                return Err(Fault::WrongOperation(response.operation));
+            }
+            let outcome = match response.status {
+                wire::rsp::OKAY => Ok(()),
+                wire::rsp::EOPNOTSUPP => Err(Failure::Unsupported),
+                _ => Err(Failure::Disk),
+            };
+            if let Some(completion) = self.part_over(index, outcome) {
+                return Ok(Some(completion));
+            }
         }
-        if response.operation != request.operation {
-            return Err(Fault::WrongOperation(response.operation));
+    }
+
+    /// A part is over; so is its request if it was the last of it.
+    fn part_over(&mut self, index: usize, outcome: Result<(), Failure>) -> Option<Completion> {
+        let kept = self.take_back(index, outcome.is_ok());
+        let slot = self.slots.get_mut(index)?;
+        let part = slot.request.as_mut()?;
+        part.over = true;
+        let first = part.first;
+        if first != index {
+            slot.free();
         }
-        let outcome = match response.status {
-            wire::rsp::OKAY => Ok(()),
-            wire::rsp::EOPNOTSUPP => Err(Failure::Unsupported),
-            _ => Err(Failure::Disk),
-        };
-        Ok(Some(slot.finish(self.platform, &mut self.pool, request.token, outcome)))
+        let slot = self.slots.get_mut(first)?;
+        let request = slot.request.as_mut()?;
+        request.left = request.left.saturating_sub(1);
+        request.quarantined |= kept;
+        request.outcome = request.outcome.and(outcome);
+        if request.left > 0 {
+            return None;
+        }
+        let Outstanding { token, outcome, quarantined, .. } = *request;
+        slot.free();
+        Some(Completion { token, outcome, quarantined })
     }
 
     /// Requests whose backend has gone: those whose pages are back, and after a while the others.
@@ -415,13 +534,16 @@ impl BlkFront {
             return None;
         }
         let give_up = self.health == Health::Dead;
-        for slot in &mut self.slots {
-            let Some(request) = slot.request.filter(|request| request.orphan) else { continue };
-            let platform = self.platform;
-            let back = platform.reclaim_all(slot.lent.iter_mut());
-            if back || give_up {
+        for index in 0..MAX_REQUESTS {
+            let slot = self.slots.get_mut(index)?;
+            if !slot.request.is_some_and(|part| part.orphan && !part.over) {
+                continue;
+            }
+            if self.platform.reclaim_all(slot.lent.iter_mut()) || give_up {
                 self.orphans -= 1;
-                return Some(slot.finish(platform, &mut self.pool, request.token, Err(Failure::BackendGone)));
+                if let Some(completion) = self.part_over(index, Err(Failure::BackendGone)) {
+                    return Some(completion);
+                }
             }
         }
         None
@@ -470,6 +592,8 @@ impl BlkFront {
         };
         self.persistent =
             !self.pool.is_empty() && number::<u32>(self.device.value(6)).is_some_and(|flag| flag != 0);
+        self.indirect = self.persistent
+            && number::<usize>(self.device.value(7)).is_some_and(|segments| segments >= MAX_PAGES);
         if self.persistent {
             self.pool.lend(self.platform, self.device.backend_id());
         }
@@ -482,7 +606,7 @@ impl BlkFront {
             self.platform.close_port(port);
         }
         for slot in &mut self.slots {
-            if let Some(request) = slot.request.as_mut().filter(|request| !request.orphan) {
+            if let Some(request) = slot.request.as_mut().filter(|part| !part.orphan && !part.over) {
                 request.orphan = true;
                 self.orphans += 1;
             }
@@ -512,23 +636,10 @@ impl BlkFront {
 }
 
 impl Slot {
-    /// Takes the pages back and frees the slot.
-    fn finish(
-        &mut self,
-        platform: Platform,
-        pool: &mut Pool,
-        token: u64,
-        outcome: Result<(), Failure>,
-    ) -> Completion {
-        pool.put_back(&mut self.chain, outcome.is_ok());
-        let mut quarantined = false;
-        for place in &mut self.lent {
-            // What the backend keeps mapped stays lent for good: dropped here, its reference is never used again.
-            quarantined |= !platform.reclaim(place) && place.take().is_some();
-        }
+    /// The next request in it has another number.
+    fn free(&mut self) {
         self.request = None;
         self.generation = self.generation.wrapping_add(1);
-        Completion { token, outcome, quarantined }
     }
 }
 

@@ -4,7 +4,7 @@
 use xen::grant::PermitError;
 use xen::{Access, DomId, GrantRef, PageWords};
 
-use super::wire::PAGE_SECTORS;
+use super::wire::{PAGE_SECTORS, Segment};
 use crate::{Frame, Lent, Platform};
 
 /// A page of a disk's pool.
@@ -80,6 +80,25 @@ impl Pool {
         }
     }
 
+    /// Takes one more page for a request, and puts there what its segments are.
+    ///
+    /// # Errors
+    /// As [`Self::take`].
+    pub(super) fn describe(
+        &mut self,
+        chain: &mut Chain,
+        peer: (Platform, DomId),
+        segments: &[Segment],
+    ) -> Result<GrantRef, Option<PermitError>> {
+        let (reference, own) = self.add(chain, peer)?;
+        for (place, segment) in segments.iter().enumerate() {
+            let [low, high] = segment.words();
+            own.frame.words.store(2 * place, low);
+            own.frame.words.store(2 * place + 1, high);
+        }
+        Ok(reference)
+    }
+
     /// Takes one more page for a request, with `sectors` of what is written from `page`, or to be read to it.
     ///
     /// # Errors
@@ -87,31 +106,39 @@ impl Pool {
     pub(super) fn take(
         &mut self,
         chain: &mut Chain,
-        (platform, backend): (Platform, DomId),
+        peer: (Platform, DomId),
         page: &'static PageWords,
         sectors: u8,
         write: bool,
     ) -> Result<GrantRef, Option<PermitError>> {
+        let (reference, own) = self.add(chain, peer)?;
+        own.bytes = usize::from(sectors) * 512;
+        if write {
+            own.frame.words.copy_start(page, own.bytes);
+        } else {
+            own.to = Some(page);
+        }
+        Ok(reference)
+    }
+
+    /// A free page becomes the request's.
+    fn add(
+        &mut self,
+        chain: &mut Chain,
+        (platform, backend): (Platform, DomId),
+    ) -> Result<(GrantRef, &mut PoolPage), Option<PermitError>> {
         let index = self.free.ok_or(None)?;
-        let own = self.page(index).ok_or(None)?;
+        let own = self.pages.get_mut(usize::from(index)).ok_or(None)?;
         let lent = match &mut own.lent {
             Some(lent) => lent,
             // Backends map all of them for writing, whatever they are used for first.
             place => place.insert(platform.lend(backend, own.frame.mfn, Access::ReadWrite)?),
         };
         let reference = lent.reference();
-        own.bytes = usize::from(sectors) * 512;
-        own.to = if write {
-            own.frame.words.copy_start(page, own.bytes);
-            None
-        } else {
-            Some(page)
-        };
-        let next = core::mem::replace(&mut own.next, chain.first);
+        self.free = core::mem::replace(&mut own.next, chain.first);
         chain.first = Some(index);
-        self.free = next;
         self.left -= 1;
-        Ok(reference)
+        Ok((reference, own))
     }
 
     /// Ends a request; with `read`, what was read goes where it was wanted.

@@ -13,6 +13,13 @@ pub(crate) struct Segment {
     pub(crate) last: u8,
 }
 
+impl Segment {
+    /// As it lies in a request or a page (`blkif_request_segment`).
+    pub(crate) fn words(self) -> [u32; 2] {
+        [self.reference, u32::from_le_bytes([self.first, self.last, 0, 0])]
+    }
+}
+
 /// A request of at most [`SEGMENTS`] segments.
 pub(crate) fn request(operation: u8, id: u64, sector: u64, segments: &[Segment]) -> [u32; REQ] {
     let mut words = [0; REQ];
@@ -22,8 +29,18 @@ pub(crate) fn request(operation: u8, id: u64, sector: u64, segments: &[Segment])
     (words[2], words[3]) = split(id);
     (words[4], words[5]) = split(sector);
     for (pair, segment) in words[6..].as_chunks_mut::<2>().0.iter_mut().zip(segments) {
-        *pair = [segment.reference, u32::from_le_bytes([segment.first, segment.last, 0, 0])];
+        *pair = segment.words();
     }
+    words
+}
+
+/// A request of more segments (`blkif_request_indirect`), which the page behind `described` holds: see [`Segment::words`].
+pub(crate) fn indirect(operation: u8, id: u64, sector: u64, segments: usize, described: u32) -> [u32; REQ] {
+    let mut words = request(op::INDIRECT, id, sector, &[]);
+    let [low, high] = u16::try_from(segments).unwrap_or(0).to_le_bytes();
+    // operation, indirect_op, nr_segments (u16); then a handle (u16) where segments would be, and the pages' references
+    words[0] = u32::from_le_bytes([op::INDIRECT, operation, low, high]);
+    words[7] = described;
     words
 }
 

@@ -6,8 +6,8 @@ use xen_ring::{Back, PAGE_SIZE};
 use super::dom0::{Machine, frame, frames};
 use crate::Frame;
 use crate::blkfront::{
-    BlkFront, Completion, Failure, Geometry, Health, MAX_PAGES, MAX_REQUESTS, Operation, PoolPage,
-    RECLAIM_NS, SubmitError,
+    BlkFront, Completion, Failure, Geometry, Health, MAX_PAGES, MAX_REQUESTS, Operation, PLAIN_PAGES,
+    PoolPage, RECLAIM_NS, SubmitError,
 };
 
 /// A disk in dom0, with blkback's end of the ring.
@@ -17,6 +17,8 @@ pub(crate) struct Disk {
     pub(crate) ring_page: Frame,
     back: Option<Back<28, 4>>,
     pub(crate) bytes: Vec<u8>,
+    /// Indirect requests so far.
+    pub(crate) indirect: usize,
     /// Status of the next answers.
     pub(crate) status: i16,
 }
@@ -49,7 +51,7 @@ impl Disk {
         let ring_page = frame();
         let driver = BlkFront::new(machine.platform, 0, ring_page, pool(pages));
         let bytes = (0..sectors).flat_map(|sector| (0..512).map(move |byte| content(sector, byte))).collect();
-        Self { machine, driver, ring_page, back: None, bytes, status: 0 }
+        Self { machine, driver, ring_page, back: None, bytes, indirect: 0, status: 0 }
     }
 
     /// Lets driver and xenstored run until nothing moves.
@@ -126,11 +128,21 @@ impl Disk {
         let back = self.back.as_mut().expect("connected");
         let mut all = Vec::new();
         while let Some(words) = back.pop_request().expect("an honest frontend") {
-            let [operation, count, ..] = words[0].to_le_bytes();
+            let [mut operation, mut count, low, high] = words[0].to_le_bytes();
+            let mut rest: Vec<u32> = words[6..].to_vec();
+            if operation == 6 {
+                // `blkif_request_indirect`
+                operation = count;
+                count = u8::try_from(u16::from_le_bytes([low, high])).expect("few");
+                assert!(usize::from(count) > PLAIN_PAGES, "it would have fitted into one");
+                let page = self.machine.resolve(GrantRef(words[7]), false);
+                rest = (0..2 * usize::from(count)).map(|word| page.load(word)).collect();
+                self.indirect += 1;
+            }
             let long = |at: usize| u64::from(words[at]) | u64::from(words[at + 1]) << 32;
             let segment = |i: usize| {
-                let [first, last, ..] = words[7 + 2 * i].to_le_bytes();
-                (GrantRef(words[6 + 2 * i]), first, last)
+                let [first, last, ..] = rest[2 * i + 1].to_le_bytes();
+                (GrantRef(rest[2 * i]), first, last)
             };
             let segments = (0..usize::from(count)).map(segment).collect();
             all.push(Asked { operation, id: long(2), sector: long(4), segments });
@@ -204,7 +216,7 @@ fn reads_come_back_in_any_order_with_their_bytes() {
         Geometry { sectors: 4096, sector_size: 512, read_only: false, flush: true, discard: false }
     );
     let one = frames(1);
-    let many = frames(MAX_PAGES);
+    let many = frames(PLAIN_PAGES);
     assert_eq!(disk.read(80, &one, 1), Ok(()));
     assert!(disk.machine.notified());
     assert_eq!(disk.read(800, &many, 2), Ok(()));
@@ -220,6 +232,89 @@ fn reads_come_back_in_any_order_with_their_bytes() {
     assert!(holds(one[0], 80, 8));
     assert!(many.iter().zip((800..).step_by(8)).all(|(page, sector)| holds(*page, sector, 8)));
     assert!(!disk.driver.look_again());
+}
+
+#[test]
+fn a_long_request_goes_in_parts_that_are_over_together() {
+    let second_first = [1, 0];
+    for order in [[0, 1], second_first] {
+        let mut disk = Disk::connected(4096);
+        let (many, one) = (frames(MAX_PAGES), frames(1));
+        disk.read(800, &many, 1).expect("room");
+        disk.read(0, &one, 2).expect("room");
+        assert_eq!(disk.driver.outstanding(), 2, "of which one has two parts");
+        let asked = disk.asked();
+        let counts: Vec<_> = asked.iter().map(|a| (a.sector, a.segments.len())).collect();
+        assert_eq!(counts, [(800, 11), (888, 5), (0, 1)]);
+        disk.answer(&asked[order[0]]);
+        assert_eq!(disk.completions(), [], "half of it");
+        disk.answer(&asked[order[1]]);
+        assert_eq!(disk.completions(), [done(1)]);
+        assert!(many.iter().zip((800..).step_by(8)).all(|(page, sector)| holds(*page, sector, 8)));
+        disk.answer(&asked[2]);
+        assert_eq!(disk.completions(), [done(2)]);
+        assert_eq!((disk.driver.outstanding(), disk.machine.lent().len()), (0, 1));
+    }
+}
+
+#[test]
+fn a_part_that_fails_is_the_whole_requests_failure() {
+    for failing in [0, 1] {
+        let mut disk = Disk::connected(4096);
+        disk.read(0, &frames(MAX_PAGES), 1).expect("room");
+        let asked = disk.asked();
+        for (number, part) in asked.iter().enumerate() {
+            disk.status = if number == failing { -1 } else { 0 };
+            disk.answer(part);
+        }
+        let failed = Completion { token: 1, outcome: Err(Failure::Disk), quarantined: false };
+        assert_eq!((disk.completions(), disk.driver.outstanding()), (vec![failed], 0));
+    }
+}
+
+#[test]
+fn a_backend_that_ends_between_two_parts_gives_the_request_back_once() {
+    for answered in [0, 1] {
+        let mut disk = Disk::connected(4096);
+        disk.read(0, &frames(MAX_PAGES), 1).expect("room");
+        let asked = disk.asked();
+        disk.answer(&asked[answered]);
+        assert_eq!(disk.completions(), []);
+        let kept = asked[1 - answered].segments[0].0;
+        disk.machine.pin(kept);
+        disk.machine.set_back("state", "6");
+        disk.run();
+        assert_eq!(disk.completions(), [], "a page is not back");
+        disk.machine.unpin_all();
+        assert_eq!(disk.completions(), [gone(1, false)]);
+        disk.run();
+        assert_eq!((disk.driver.health(), disk.driver.outstanding()), (Health::Connecting, 0));
+        assert_eq!(disk.machine.lent().len(), 0);
+    }
+}
+
+#[test]
+fn a_long_request_needs_room_for_all_its_parts() {
+    let mut disk = Disk::connected(4096);
+    let page = frames(1);
+    for token in 1..MAX_REQUESTS as u64 {
+        disk.read(token * 8, &page, token).expect("room");
+    }
+    let lent = disk.machine.lent().len();
+    assert_eq!(disk.read(0, &frames(MAX_PAGES), 99), Err(SubmitError::Full));
+    assert_eq!(disk.machine.lent().len(), lent, "nothing of it is lent");
+    assert_eq!(disk.read(0, &page, 100), Ok(()));
+    let hoard: Vec<_> = {
+        let asked = disk.asked();
+        asked.iter().for_each(|request| disk.answer(request));
+        assert_eq!(disk.completions().len(), MAX_REQUESTS);
+        std::iter::from_fn(|| disk.machine.platform.refs.reserve()).collect()
+    };
+    // References for the first part and not for the second.
+    hoard[..13].iter().for_each(|reference| disk.machine.platform.refs.release(*reference));
+    assert_eq!(disk.read(0, &frames(MAX_PAGES), 99), Err(SubmitError::Full));
+    assert_eq!((disk.machine.lent().len(), disk.driver.outstanding()), (1, 0));
+    assert_eq!(disk.asked().len(), 0, "nobody has heard of it");
 }
 
 #[test]
@@ -265,7 +360,7 @@ fn a_disk_ends_where_it_ends() {
         assert_eq!(disk.read(sector, &pages[..count], 2), Err(SubmitError::OutOfRange), "{sector}");
     }
     assert_eq!(disk.read(0, &[], 2), Err(SubmitError::OutOfRange));
-    assert_eq!(disk.read(0, &frames(12), 2), Err(SubmitError::OutOfRange));
+    assert_eq!(disk.read(0, &frames(MAX_PAGES + 1), 2), Err(SubmitError::OutOfRange));
     assert_eq!(disk.machine.lent().len(), 1);
 }
 

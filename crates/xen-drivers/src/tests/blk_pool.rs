@@ -7,7 +7,9 @@ use xen_ring::PAGE_SIZE;
 
 use super::blk::{Asked, Disk, done, gone, holds};
 use super::dom0::{frame, frames};
-use crate::blkfront::{Completion, Failure, Health, MAX_PAGES, Operation, RECLAIM_NS, SubmitError};
+use crate::blkfront::{
+    Completion, Failure, Health, MAX_PAGES, MIN_POOL, Operation, PLAIN_PAGES, RECLAIM_NS, SubmitError,
+};
 
 /// A disk with a pool, whose backend knows persistent grants.
 fn connected(sectors: u64, pages: usize) -> Disk {
@@ -25,7 +27,7 @@ fn references(asked: &Asked) -> BTreeSet<GrantRef> {
 #[test]
 fn pages_are_lent_once_and_used_again() {
     let mut disk = connected(4096, 32);
-    let (one, many) = (frames(1), frames(MAX_PAGES));
+    let (one, many) = (frames(1), frames(PLAIN_PAGES));
     assert_eq!(disk.machine.lent().len(), 1 + 32, "the ring and the pool");
     disk.read(80, &one, 1).expect("room");
     disk.read(800, &many, 2).expect("room");
@@ -43,7 +45,7 @@ fn pages_are_lent_once_and_used_again() {
         disk.read(round * 8, &many, round).expect("room");
         let asked = disk.asked();
         assert!(references(&asked[0]).is_subset(&known), "those used last are used next");
-        assert_eq!(references(&asked[0]).len(), MAX_PAGES);
+        assert_eq!(references(&asked[0]).len(), PLAIN_PAGES);
         disk.answer(&asked[0]);
         assert_eq!(disk.completions(), [done(round)]);
         assert!(many.iter().zip((round * 8..).step_by(8)).all(|(page, sector)| holds(*page, sector, 8)));
@@ -52,21 +54,55 @@ fn pages_are_lent_once_and_used_again() {
 
 #[test]
 fn an_empty_pool_refuses_until_something_is_done() {
-    let mut disk = connected(4096, MAX_PAGES + 3);
-    let (many, three, one) = (frames(MAX_PAGES), frames(3), frames(1));
+    let mut disk = connected(4096, MAX_PAGES + 4);
+    let (many, four, one) = (frames(MAX_PAGES), frames(4), frames(1));
     disk.read(0, &many, 1).expect("room");
-    assert_eq!(disk.read(0, &frames(4), 9), Err(SubmitError::Full));
-    disk.read(8, &three, 2).expect("room");
+    assert_eq!(disk.read(0, &frames(5), 9), Err(SubmitError::Full));
+    disk.read(8, &four, 2).expect("room");
     assert_eq!(disk.read(0, &one, 9), Err(SubmitError::Full));
     let asked = disk.asked();
-    disk.answer(&asked[1]);
+    assert_eq!(asked.len(), 3, "two parts, and the other");
+    disk.answer(&asked[2]);
     assert_eq!(disk.completions(), [done(2)]);
     disk.read(16, &one, 3).expect("room");
-    disk.answer(&asked[0]);
+    asked[..2].iter().for_each(|part| disk.answer(part));
     let asked = disk.asked();
     disk.answer(&asked[0]);
     assert_eq!(disk.completions(), [done(1), done(3)]);
-    assert!(holds(many[0], 0, 8) && holds(three[2], 24, 8) && holds(one[0], 16, 8));
+    assert!(holds(many[0], 0, 8) && holds(four[2], 24, 8) && holds(one[0], 16, 8));
+}
+
+#[test]
+fn a_long_request_is_one_for_a_backend_that_knows_indirect_ones() {
+    for (said, parts) in [("256", 1), ("16", 1), ("15", 2), ("", 2)] {
+        let mut disk = Disk::with_pool(4096, 40);
+        disk.machine.set_back("feature-persistent", "1");
+        disk.machine.set_back("feature-max-indirect-segments", said);
+        disk.connect();
+        let many = frames(MAX_PAGES);
+        for round in 0..3 {
+            for first in [0, 800, 1600] {
+                let room = disk.read(first + round, &many, first);
+                assert_eq!(room, if first == 1600 { Err(SubmitError::Full) } else { Ok(()) });
+            }
+            let asked = disk.asked();
+            assert_eq!(asked.len(), 2 * parts);
+            asked.iter().for_each(|part| disk.answer(part));
+            assert_eq!(disk.completions(), [done(0), done(800)]);
+            let sectors = (800 + round..).step_by(8);
+            assert!(many.iter().zip(sectors).all(|(page, sector)| holds(*page, sector, 8)));
+        }
+        assert_eq!(disk.indirect, if parts == 1 { 6 } else { 0 });
+        assert_eq!(disk.machine.lent().len(), 1 + 40);
+
+        // And one that is written.
+        many.iter().for_each(|page| assert!(page.words.write(0, &[0x5a; PAGE_SIZE])));
+        disk.driver.submit(Operation::Write, 80, &many, 7).expect("room");
+        disk.driver.publish_requests();
+        disk.asked().iter().for_each(|part| disk.answer(part));
+        assert_eq!(disk.completions(), [done(7)]);
+        assert_eq!(disk.bytes[80 * 512..][..MAX_PAGES * PAGE_SIZE], [0x5a; MAX_PAGES * PAGE_SIZE]);
+    }
 }
 
 #[test]
@@ -86,7 +122,7 @@ fn a_backend_without_persistent_grants_is_lent_the_pages_themselves() {
 
 #[test]
 fn a_pool_that_is_too_small_is_not_offered() {
-    let mut disk = Disk::with_pool(64, MAX_PAGES - 1);
+    let mut disk = Disk::with_pool(64, MIN_POOL - 1);
     disk.machine.set_back("feature-persistent", "1");
     disk.connect();
     assert_eq!(disk.machine.said("feature-persistent"), "");
@@ -98,7 +134,7 @@ fn a_pool_that_is_too_small_is_not_offered() {
 
 #[test]
 fn what_is_written_is_taken_at_once() {
-    let mut disk = connected(64, 16);
+    let mut disk = connected(64, MIN_POOL);
     let page = frame();
     page.words.store(0, 0x1234_5678);
     disk.driver.submit(Operation::Write, 8, &[page], 1).expect("room");
@@ -113,7 +149,7 @@ fn what_is_written_is_taken_at_once() {
 
 #[test]
 fn nothing_is_taken_from_behind_the_end_of_the_disk_or_from_a_failed_read() {
-    let mut disk = connected(20, 16);
+    let mut disk = connected(20, MIN_POOL);
     let full = frame();
     disk.read(0, &[full], 1).expect("room");
     let asked = disk.asked();
@@ -142,7 +178,7 @@ fn nothing_is_taken_from_behind_the_end_of_the_disk_or_from_a_failed_read() {
 
 #[test]
 fn without_references_a_request_is_refused_and_its_pages_are_free_again() {
-    let mut disk = Disk::with_pool(4096, 16);
+    let mut disk = Disk::with_pool(4096, MIN_POOL);
     disk.machine.set_back("feature-persistent", "1");
     disk.run();
     disk.machine.set_back("state", "2");
@@ -162,7 +198,7 @@ fn without_references_a_request_is_refused_and_its_pages_are_free_again() {
 
 #[test]
 fn a_backend_that_ends_has_no_page_of_the_callers() {
-    let mut disk = connected(64, 16);
+    let mut disk = connected(64, MIN_POOL);
     let page = frames(1);
     disk.read(0, &page, 1).expect("room");
     let asked = disk.asked();
@@ -191,7 +227,7 @@ fn a_backend_that_ends_has_no_page_of_the_callers() {
 
 #[test]
 fn a_backend_that_keeps_pages_of_the_pool_costs_the_disk_and_nothing_else() {
-    let mut disk = connected(64, 16);
+    let mut disk = connected(64, MIN_POOL);
     disk.read(0, &frames(1), 1).expect("room");
     let asked = disk.asked();
     disk.answer(&asked[0]);
