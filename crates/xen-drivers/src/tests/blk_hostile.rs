@@ -27,7 +27,7 @@ fn lies_end_the_connection_and_the_next_one_works() {
         ("too many answers", |disk, _| disk.ring_page.words.store(2, 2)),
     ];
     for (what, lie) in lies {
-        let mut disk = Disk::connected(64);
+        let mut disk = Disk::connected(256);
         disk.read(0, &frames(1), 7).expect("room");
         let id = disk.asked()[0].id;
         lie(&mut disk, id);
@@ -93,7 +93,7 @@ enum Act {
 
 fn act() -> impl Strategy<Value = Act> {
     prop_oneof![
-        6 => (0_u64..80, 1_usize..=MAX_PAGES).prop_map(|(sector, pages)| Act::Read(sector, pages)),
+        6 => (0_u64..270, 1_usize..=MAX_PAGES).prop_map(|(sector, pages)| Act::Read(sector, pages)),
         4 => (0_usize..60, prop_oneof![0_u32..40, any::<u32>()]).prop_map(|(word, value)| Act::Scribble(word, value)),
         4 => Just(Act::Answer),
         1 => Just(Act::Pin),
@@ -114,7 +114,7 @@ proptest! {
         pool in prop_oneof![Just(0_usize), Just(MIN_POOL), Just(60)],
         acts in prop::collection::vec((act(), prop::collection::vec(0_u8..3, 0..9)), 1..60),
     ) {
-        let mut disk = Disk::with_pool(64, pool);
+        let mut disk = Disk::with_pool(256, pool);
         disk.machine.set_back("feature-persistent", "1");
         disk.machine.set_back("feature-max-indirect-segments", if pool == 60 { "256" } else { "0" });
         disk.connect();
