@@ -40,6 +40,24 @@ fn an_impossible_index_closes_the_device_and_no_other() {
 }
 
 #[test]
+fn block_rings_with_impossible_indices_are_all_closed_and_an_honest_one_is_served() {
+    let mut world = World::new(OPTIONS, 40);
+    let (first, honest, last) =
+        (world.stock("base", "w"), world.stock("base", "w"), world.stock("base", "w"));
+    world.stocks[first].break_ring();
+    world.submit(honest, 7, xen_sys::blkif::op::READ, 0, &[super::stock::whole(0)]);
+    world.stocks[last].break_ring();
+    world.run();
+    assert_eq!((world.m1.ring_faults, world.m1.closed), (2, 2), "both in the same turn, and no third");
+    assert_eq!(world.answers(honest), [(7, 0)]);
+    let states = [first, honest, last].map(|stock| {
+        let domain = world.stocks[stock].domain.id();
+        world.backend(domain, XVDA, "state")
+    });
+    assert_eq!(states.each_ref().map(Option::as_deref), [Some("5"), Some("4"), Some("5")]);
+}
+
+#[test]
 fn words_that_are_no_request_close_the_device() {
     let mut world = World::new(OPTIONS, 40);
     let client = world.client("base", 0);

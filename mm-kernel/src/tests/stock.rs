@@ -218,6 +218,12 @@ impl Stock {
         self.port = self.domain.evtchn_alloc_unbound(m1).expect("a port");
     }
 
+    /// An index of requests that cannot be.
+    pub(crate) fn break_ring(&self) {
+        self.page.store(0, 1 << 20);
+        self.domain.evtchn_send(self.port).expect("bound");
+    }
+
     pub(crate) fn fill(&self, page: usize, value: u32) {
         for index in 0..WORDS {
             self.data[page].store(index, value);
