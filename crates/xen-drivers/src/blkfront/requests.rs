@@ -13,6 +13,9 @@ use super::{
 };
 use crate::{Frame, Lent};
 
+/// Parts that are prepared: each slot, and the words for the ring.
+type Ready = heapless::Vec<(usize, [u32; wire::REQ]), PARTS>;
+
 /// A request that the backend has, or had.
 #[derive(Debug)]
 pub(super) struct Slot {
@@ -77,26 +80,8 @@ impl BlkFront {
             return Err(SubmitError::NotConnected);
         }
         let last = last_sector(operation, first_sector, pages, &self.geometry)?;
-        let most = if self.indirect { MAX_PAGES } else { PLAIN_PAGES };
-        let parts = pages.len().div_ceil(most).max(1);
-        let mut ready: heapless::Vec<(usize, [u32; wire::REQ]), PARTS> = heapless::Vec::new();
-        let mut free = (0..).zip(&self.slots).filter(|(_, slot)| slot.is_free());
-        let places: [Option<usize>; PARTS] = core::array::from_fn(|_| free.next().map(|(index, _)| index));
-        let room = self.ring.as_ref().is_some_and(|ring| ring.free() as usize >= parts);
-        let mut outcome = if room { Ok(()) } else { Err(SubmitError::Full) };
-        let mut rest = (first_sector, pages);
-        for place in places.iter().take(parts) {
-            let (sector, pages) = rest;
-            let (part, others) = pages.split_at(pages.len().min(most));
-            let last = if others.is_empty() { last } else { 7 };
-            let words = outcome
-                .and(place.ok_or(SubmitError::Full))
-                .and_then(|index| Ok((index, self.prepare(index, operation, sector, part, last)?)));
-            // As many as there are places.
-            outcome = words.map(|words| ready.push(words).unwrap_or_default());
-            rest = (sector + most as u64 * PAGE_SECTORS, others);
-        }
-        if let Err(error) = outcome {
+        let mut ready = Ready::new();
+        if let Err(error) = self.prepare_all(operation, first_sector, (pages, last), &mut ready) {
             // Nobody has heard of this request yet: everything comes back.
             for (index, _) in &ready {
                 self.take_back(*index, false);
@@ -108,8 +93,36 @@ impl BlkFront {
             let pushed = self.ring.as_mut().map(|ring| ring.push_request(words));
             debug_assert_eq!(pushed, Some(Ok(())), "there was room for all");
             if let Some(slot) = self.slots.get_mut(*index) {
-                slot.request = Some(Outstanding::new(token, operation.code(), first, parts));
+                slot.request = Some(Outstanding::new(token, operation.code(), first, ready.len()));
             }
+        }
+        Ok(())
+    }
+
+    /// Prepares each part of a request, for which the ring has room.
+    fn prepare_all(
+        &mut self,
+        operation: Operation,
+        first_sector: u64,
+        (pages, last): (&[Frame], u8),
+        ready: &mut Ready,
+    ) -> Result<(), SubmitError> {
+        let most = if self.indirect { MAX_PAGES } else { PLAIN_PAGES };
+        let parts = pages.len().div_ceil(most).max(1);
+        self.ring.as_ref().filter(|ring| ring.free() as usize >= parts).ok_or(SubmitError::Full)?;
+        let mut rest = (first_sector, pages);
+        for _ in 0..parts {
+            let (sector, pages) = rest;
+            let (part, others) = pages.split_at(pages.len().min(most));
+            let last = if others.is_empty() { last } else { 7 };
+            let is_ready = |index| ready.iter().any(|(taken, _)| *taken == index);
+            let mut slots = (0..).zip(&self.slots);
+            let free = slots.find(|(index, slot)| slot.is_free() && !is_ready(*index));
+            let (index, _) = free.ok_or(SubmitError::Full)?;
+            let words = self.prepare(index, operation, sector, part, last)?;
+            // As many as there are parts at most.
+            let _ = ready.push((index, words));
+            rest = (sector + most as u64 * PAGE_SECTORS, others);
         }
         Ok(())
     }
