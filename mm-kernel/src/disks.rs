@@ -1,9 +1,10 @@
 //! M1's own disks: each configured volume's `blkfront`, the reads that are under way on it, and how it becomes a volume.
 
 use mm_engine::{FrameId, Read};
-use xen_drivers::blkfront::{BlkFront, Completion, Health, MAX_REQUESTS, Operation, PoolPage, SubmitError};
+use xen_drivers::blkfront::{
+    BlkFront, Completion, Health, MAX_REQUESTS, MIN_POOL, Operation, PoolPage, SubmitError,
+};
 use xen_drivers::{Frame, Platform};
-
 use xen_rt::BootMemory;
 
 use crate::lending::Lending;
@@ -241,6 +242,8 @@ impl Disk {
 /// it is full. Without them the backend maps and unmaps pages for every request.
 pub(crate) fn disk_pool(memory: &mut BootMemory, disks: usize) -> &'static mut [PoolPage] {
     let count = (POOLS / disks.max(1)).min(POOL).min(memory.free_pages() / 64);
+    // One that is too small would not be used.
+    let count = if count < MIN_POOL { 0 } else { count };
     let pages = memory.pages(count).unwrap_or_default();
     let page = |index| PoolPage::new(Frame { words: &pages[index], mfn: xen_rt::mfn_of(&pages[index]) });
     memory.slice_with(pages.len(), page).unwrap_or_default()
