@@ -15,7 +15,9 @@ fn fio_verifies_what_it_wrote_flushed_and_discarded_and_a_filesystem_is_clean() 
     let targets = [("verify-kept", "lines+verified"), ("verify-passing", "lines")];
     let guests: Vec<_> = targets[..full::or(1, 2)]
         .iter()
-        .map(|(name, target)| worker(&dom0, name, &m1, target, "verify"))
+        .map(|(name, target)| {
+            worker(&dom0, name, &m1, target, &format!("verify size={}", full::or("3m", "6m")))
+        })
         .collect();
     for guest in guests {
         let log = ended(
