@@ -1,6 +1,7 @@
 //! Pages of another domain, mapped through `/dev/xen/gntdev` (Linux, `include/uapi/xen/gntdev.h`).
 //!
-//! The only unsafe code of this program. What comes out are words that anybody may change at any time, as everywhere in this tree; they
+//! The only unsafe code of this program: rustix has no safe call for an ioctl of a device's own, nor for a mapping; and it is not in
+//! `crates/xen`, which is for domains without Linux below them. What comes out are words that anybody may change at any time, as everywhere in this tree; they
 //! stay mapped until the process ends, so no reference to them can dangle.
 #![expect(unsafe_code, reason = "an ioctl and a mapping: docs/SOUNDNESS.md")]
 

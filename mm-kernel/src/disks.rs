@@ -183,9 +183,9 @@ impl Disk {
             let Some(slot) = self.reads.iter().position(Option::is_none) else { break };
             let mut frames: heapless::Vec<Frame, { mm_engine::READ_RUN }> = heapless::Vec::new();
             for FrameId(frame) in &read.frames {
-                if let Some((words, mfn)) = lending.frame(FrameId(*frame)) {
+                if let Some(own) = lending.driver_frame(FrameId(*frame)) {
                     // As long as the read's own list.
-                    let _ = frames.push(Frame { words, mfn });
+                    let _ = frames.push(own);
                 }
             }
             let sector = read.page.saturating_mul(PAGE_SECTORS);

@@ -3,6 +3,7 @@
 
 use mm_engine::{ClientId, Contents, FrameId, Grants, InUse, Reference};
 use xen::{Access, GrantTable};
+use xen_drivers::Frame;
 use xen_ring::PageWords;
 use xen_sys::{DomId, GrantRef, Mfn};
 
@@ -34,6 +35,12 @@ impl Lending {
     pub fn frame(&self, frame: FrameId) -> Option<(&'static PageWords, Mfn)> {
         let words = self.frames.get(frame.0 as usize)?;
         Some((words, (self.mfn_of)(words)))
+    }
+
+    /// The same as the drivers have it.
+    #[must_use]
+    pub fn driver_frame(&self, frame: FrameId) -> Option<Frame> {
+        self.frame(frame).map(|(words, mfn)| Frame { words, mfn })
     }
 
     /// The domain of a client.

@@ -124,9 +124,7 @@ impl PageWords {
 
     /// Makes this page a copy of `other`.
     pub fn copy_from(&self, other: &Self) {
-        for (to, from) in self.0.iter().zip(&other.0) {
-            to.store(from.load(Ordering::Relaxed), Ordering::Relaxed);
-        }
+        self.copy_start(other, WORDS * 4);
     }
 
     /// Makes the first `bytes` of this page those of `other`: whole words, and a page at most.

@@ -7,9 +7,9 @@ use xen_drivers::Platform;
 use xen_drivers::blkback::{Copies, MAX_PIECES, Piece, Status};
 use xen_drivers::blkfront::MAX_PAGES;
 
+use super::GuestDisk;
 use super::job::{Job, NoRoom, Step};
 use super::read::{Located, fetch, locate};
-use super::{GuestDisk, frame_of};
 use crate::effects::Hands;
 use crate::overlays::{Asker, Block, Overlays, Run};
 
@@ -68,7 +68,7 @@ pub(super) fn write(
         match begin(disk, overlay, piece.disk_page, whole, hands) {
             Try::Begun(new) => {
                 for (number, piece) in &block {
-                    if let Some(frame) = frame_of(hands, new.frame)
+                    if let Some(frame) = hands.lending.driver_frame(new.frame)
                         && copies.push(piece, frame.mfn, Direction::FromPeer).is_ok()
                     {
                         taken |= 1 << number;
@@ -149,13 +149,15 @@ fn begin(disk: &GuestDisk, overlay: OverlayId, block: u64, whole: bool, hands: &
         give_back(hands, place);
         return Try::NoRoom;
     };
-    let to = frame_of(hands, frame);
+    let to = hands.lending.driver_frame(frame);
     let copied = match (below, to) {
         (_, None) => false,
         (Located::At(source), Some(to)) => {
             // The new frame may have been this one's.
             let from = hands.engine.resident(source.volume, source.page);
-            from.and_then(|frame| frame_of(hands, frame)).map(|from| to.words.copy_from(from.words)).is_some()
+            from.and_then(|frame| hands.lending.driver_frame(frame))
+                .map(|from| to.words.copy_from(from.words))
+                .is_some()
         }
         (Located::Zero, Some(to)) => {
             to.words.zero();

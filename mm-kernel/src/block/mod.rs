@@ -16,7 +16,7 @@ mod read;
 mod turn;
 mod write;
 
-use mm_engine::{FrameId, SnapshotId, VolumeId};
+use mm_engine::{SnapshotId, VolumeId};
 use mm_store::{Hidden, OverlayId, ZeroRow};
 use xen::ForeignPages;
 use xen_drivers::blkback::{BlockRing, OpenError};
@@ -350,11 +350,6 @@ impl Block {
     pub(crate) fn disks(&self) -> impl Iterator<Item = &GuestDisk> {
         self.disks.iter().flatten()
     }
-}
-
-/// The words and the number of a frame of the store's, as the drivers have them.
-fn frame_of(hands: &Hands<'_>, frame: FrameId) -> Option<Frame> {
-    hands.lending.frame(frame).map(|(words, mfn)| Frame { words, mfn })
 }
 
 /// What a disk is called among those that are in memory: its place.

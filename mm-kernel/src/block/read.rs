@@ -9,7 +9,7 @@ use xen_drivers::{Frame, Platform};
 use super::image::Entry;
 use super::job::{Job, NoRoom, Step};
 use super::write::InMemory;
-use super::{GuestDisk, Over, Totals, frame_of, memory_number};
+use super::{GuestDisk, Over, Totals, memory_number};
 use crate::effects::Hands;
 
 /// Pages that are read ahead of who reads in sequence: at first, and at most. They double with each request.
@@ -178,9 +178,10 @@ pub(super) fn step(
     let mut copied = 0;
     for (number, piece) in request.pieces().enumerate().filter(|(number, _)| !job.is_done(*number)) {
         let frame = match locate(disk, memory, piece.disk_page, hands) {
-            Located::At(source) => {
-                hands.engine.resident(source.volume, source.page).and_then(|frame| frame_of(hands, frame))
-            }
+            Located::At(source) => hands
+                .engine
+                .resident(source.volume, source.page)
+                .and_then(|frame| hands.lending.driver_frame(frame)),
             Located::Zero => Some(zero),
             Located::Index(_) | Located::Nowhere => None,
         };

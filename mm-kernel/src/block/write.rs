@@ -9,7 +9,7 @@ use xen_ring::PageWords;
 
 use super::job::{Job, NoRoom, Step};
 use super::read::{Located, Source, fetch, locate};
-use super::{GuestDisk, Over, frame_of, memory_number};
+use super::{GuestDisk, Over, memory_number};
 use crate::effects::Hands;
 
 /// Blocks thrown away in one step.
@@ -90,7 +90,7 @@ pub(super) fn step(
         };
         // As many as a request can have pieces.
         let _ = written.push(Written { block: piece.disk_page, frame, new });
-        let Some(frame) = frame_of(hands, frame) else { continue };
+        let Some(frame) = hands.lending.driver_frame(frame) else { continue };
         if copies.push(&piece, frame.mfn, Direction::FromPeer).is_ok() {
             taken |= 1 << number;
         }
@@ -177,7 +177,7 @@ fn target(
     if piece.is_whole() {
         return Ok(Target::New(frame));
     }
-    let Some(to) = frame_of(hands, frame) else {
+    let Some(to) = hands.lending.driver_frame(frame) else {
         give_up(disk, frame, hands);
         return Ok(Target::Failed);
     };
@@ -186,7 +186,8 @@ fn target(
         return Ok(Target::New(frame));
     };
     // The new frame may have been the base's own.
-    match hands.engine.resident(below.volume, below.page).and_then(|frame| frame_of(hands, frame)) {
+    match hands.engine.resident(below.volume, below.page).and_then(|frame| hands.lending.driver_frame(frame))
+    {
         Some(from) => {
             to.words.copy_from(from.words);
             Ok(Target::New(frame))
@@ -224,7 +225,7 @@ pub(super) fn discard(
         if !job.failed {
             memory.forget(disk, first, block, hands);
         } else if let Some(frame) = hands.engine.resident(memory.volume, first + block)
-            && let Some(frame) = frame_of(hands, frame)
+            && let Some(frame) = hands.lending.driver_frame(frame)
         {
             frame.words.zero();
         }

@@ -22,9 +22,9 @@ impl Overlays {
             let Some(place) = self.reads.iter().position(Option::is_none) else { break };
             let mut frames: heapless::Vec<Frame, MAX_PAGES> = heapless::Vec::new();
             for frame in &read.frames {
-                if let Some((words, mfn)) = hands.lending.frame(*frame) {
+                if let Some(own) = hands.lending.driver_frame(*frame) {
                     // As long as the read's own list.
-                    let _ = frames.push(Frame { words, mfn });
+                    let _ = frames.push(own);
                 }
             }
             let Some(first) = self.first_block(read) else {

@@ -83,9 +83,9 @@ impl Overlays {
             let Some(place) = self.writes.iter().position(Option::is_none) else { break };
             let mut frames: heapless::Vec<Frame, MAX_PAGES> = heapless::Vec::new();
             for block in &run.blocks {
-                if let Some((words, mfn)) = hands.lending.frame(block.frame) {
+                if let Some(own) = hands.lending.driver_frame(block.frame) {
                     // As long as the run.
-                    let _ = frames.push(Frame { words, mfn });
+                    let _ = frames.push(own);
                 }
             }
             let first = run.blocks.first().map_or(0, |block| u64::from(block.place.disk.0));
